@@ -1,0 +1,24 @@
+package main
+
+import "time"
+
+// clock tells the instants that galo measures waiting with. It starts at the wall clock's time and then follows the
+// monotonic one, so that neither patience nor the order of acceptance suffers when the wall clock is stepped. What a
+// processor is told (requestedAt) comes from the wall clock instead.
+type clock struct {
+	start time.Time // carries the monotonic reading
+	base  micros
+}
+
+func newClock() *clock {
+	now := time.Now()
+	return &clock{start: now, base: micros(now.UnixMicro())}
+}
+
+func (c *clock) now() micros { return c.base + micros(time.Since(c.start).Microseconds()) }
+
+// since is how long ago an instant of this clock was. An instant from before a restart may lie in the future, if the wall
+// clock was stepped back meanwhile: that counts as no time.
+func (c *clock) since(t micros) time.Duration {
+	return max(0, time.Duration(c.now()-t)*time.Microsecond)
+}

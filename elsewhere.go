@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// elsewhere keeps the slots that lost the claim on their id to another slot, until that one's payment is final: the same id
+// reached two instances. They are never sent from here; the winner's journal answers for the payment.
+type elsewhere struct {
+	ledger *ledger
+	store  interface {
+		records(ctx context.Context, ids []paymentID, out []foundRecord) error
+	}
+	metrics *metrics
+	log     *slog.Logger
+	mu      sync.Mutex
+	list    []ref
+}
+
+// elsewhereEvery is how often the winners' records are read. Nobody waits for it.
+const elsewhereEvery = 500 * time.Millisecond
+
+func (e *elsewhere) add(refs ...ref) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list = append(e.list, refs...)
+}
+
+func (e *elsewhere) len() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.list)
+}
+
+func (e *elsewhere) run(ctx context.Context) {
+	tick := time.NewTicker(elsewhereEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			e.look(ctx)
+		}
+	}
+}
+
+// look reads the records of all that wait and finishes those that are final.
+func (e *elsewhere) look(ctx context.Context) {
+	e.mu.Lock()
+	list := e.list
+	e.list = nil
+	e.mu.Unlock()
+	for len(list) > 0 {
+		step := list[:min(settleBatch, len(list))]
+		list = list[len(step):]
+		e.add(e.lookAt(ctx, step)...)
+	}
+}
+
+// lookAt returns those that are not final yet.
+func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	views := make([]slotView, 0, len(refs))
+	ids := make([]paymentID, 0, len(refs))
+	for _, r := range refs {
+		if v, ok := e.ledger.read(r); ok && v.word.state() == slotElsewhere {
+			views, ids = append(views, v), append(ids, v.id)
+		}
+	}
+	found := make([]foundRecord, len(ids))
+	if err := e.store.records(ctx, ids, found); err != nil {
+		return refs
+	}
+	for i, v := range views {
+		switch f := found[i]; {
+		case f.found && f.state == recordClaimed:
+			left = append(left, v.ref)
+		case f.found:
+			e.finish(v, f.record)
+		default:
+			// A claim never expires: the winner was final, and is forgotten by a purge or by age.
+			e.ledger.become(v, slotDuplicate)
+		}
+	}
+	return left
+}
+
+// finish ends a slot whose id is final through another one.
+func (e *elsewhere) finish(v slotView, rec record) {
+	if rec.amount == v.amount {
+		e.ledger.become(v, slotDuplicate)
+		return
+	}
+	e.metrics.conflicts.Inc()
+	e.log.Warn("one id came with two amounts", "id", v.id.String(), "paid", int64(rec.amount), "refused", int64(v.amount))
+	e.ledger.become(v, slotConflict)
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+)
+
+// finder answers what is known of one payment, through any instance: from the own journals, from Redis, and from the other
+// instances, whose newest payments Redis does not have yet.
+type finder struct {
+	ledger *ledger
+	store  interface {
+		records(ctx context.Context, ids []paymentID, out []foundRecord) error
+	}
+	bus interface {
+		ask(ctx context.Context, id paymentID, enough func([]answer) bool) []answer
+	}
+}
+
+var (
+	errUnknownPayment = errors.New("nobody knows this payment")
+	errSilent         = errors.New("an instance that may know this payment is silent")
+)
+
+// payment is what clients are told of one.
+type payment struct {
+	id          paymentID
+	amount      cents
+	state       string // accepted, sent, pinned, paid, settled, rejected
+	processor   string // where it is or was sent; "" if nowhere yet
+	requestedAt micros // 0: not sent yet
+	acceptedAt  micros
+	settledAt   micros // 0: not settled yet
+	conflicting cents  // another amount that came under the same id; 0: none
+}
+
+func (p *payment) appendJSON(dst []byte) []byte {
+	instant := func(name string, t micros) {
+		if t != 0 {
+			dst = append(dst, `,"`+name+`":"`...)
+			dst = append(t.appendTime(dst), '"')
+		}
+	}
+	dst = append(dst, `{"id":"`...)
+	dst = p.id.appendText(dst)
+	dst = append(dst, `","amount":`...)
+	dst = p.amount.appendDecimal(dst)
+	dst = append(dst, `,"state":"`+p.state+`"`...)
+	if p.processor != "" {
+		dst = append(dst, `,"processor":"`+p.processor+`"`...)
+	}
+	instant("requestedAt", p.requestedAt)
+	instant("acceptedAt", p.acceptedAt)
+	instant("settledAt", p.settledAt)
+	if p.conflicting != 0 {
+		dst = append(dst, `,"conflict":{"amount":`...)
+		dst = append(p.conflicting.appendDecimal(dst), '}')
+	}
+	return append(dst, '}')
+}
+
+// find returns what is known. errUnknownPayment means that nobody knows it; every other error that somebody who may know it
+// could not be asked.
+func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
+	v, here := f.ledger.find(&id, indexHash(&id))
+	var conflicting cents
+	if here {
+		if v.word.state() == slotConflict {
+			conflicting = v.amount
+		}
+		if p, ok := unsettled(v); ok {
+			return p, nil
+		}
+	}
+	var found [1]foundRecord
+	storeErr := f.store.records(ctx, []paymentID{id}, found[:])
+	if storeErr == nil && found[0].found && found[0].state != recordClaimed {
+		p := paymentOf(found[0].record)
+		p.conflicting = conflicting
+		return p, nil
+	}
+	if here && storeErr != nil {
+		if p, ok := settledHere(v); ok {
+			return p, nil
+		}
+	}
+	answers := f.bus.ask(ctx, id, f.covered)
+	for _, a := range answers {
+		if a.known {
+			return a.payment, nil
+		}
+	}
+	switch {
+	case storeErr != nil:
+		return payment{}, storeErr
+	case found[0].found:
+		return paymentOf(found[0].record), nil // claimed by a journal whose owner is away
+	case !f.covered(answers):
+		return payment{}, errSilent
+	}
+	return payment{}, errUnknownPayment
+}
+
+// covered says that the owners of all journals in the folder have answer.
+func (f *finder) covered(answers []answer) bool {
+	ids, err := f.ledger.folder.journalIDs()
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(ids, func(id journalID) bool {
+		return !f.ledger.owns(id) && !slices.ContainsFunc(answers, func(a answer) bool { return slices.Contains(a.journals, id.String()) })
+	})
+}
+
+// answer tells another instance what is known here.
+func (f *finder) answer(id paymentID) answer {
+	a := answer{journals: f.ledger.journalNames()}
+	if v, here := f.ledger.find(&id, indexHash(&id)); here {
+		a.payment, a.known = unsettled(v)
+	}
+	return a
+}
+
+// unsettled is a payment that only its journal knows all about.
+func unsettled(v slotView) (payment, bool) {
+	p := payment{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, state: v.word.state().String()}
+	switch v.word.state() {
+	case slotAccepted:
+		return p, true
+	case slotSent, slotPaid:
+		if v.word.pinned() && v.word.state() == slotSent {
+			p.state = "pinned"
+		}
+		p.amount, p.processor, p.requestedAt = v.paidAmount, v.word.processor().String(), v.requestedAt
+		return p, true
+	case slotInvalid:
+		p.state = slotRejected.String()
+		return p, true
+	case slotFree, slotSettled, slotPurged, slotRejected, slotElsewhere, slotDuplicate, slotConflict, slotStates:
+	}
+	return payment{}, false
+}
+
+// settledHere is what the journal knows of a settled payment, while Redis cannot be asked: all but when it was settled.
+func settledHere(v slotView) (payment, bool) {
+	p := payment{id: v.id, amount: v.paidAmount, acceptedAt: v.acceptedAt, state: v.word.state().String()}
+	switch v.word.state() {
+	case slotSettled:
+		p.processor, p.requestedAt = v.word.processor().String(), v.requestedAt
+		return p, true
+	case slotRejected:
+		return p, true
+	case slotFree, slotAccepted, slotSent, slotPaid, slotPurged, slotInvalid, slotElsewhere, slotDuplicate, slotConflict, slotStates:
+	}
+	return payment{}, false
+}
+
+// paymentOf is a record of Redis as clients see it.
+func paymentOf(r record) payment {
+	p := payment{id: r.id, amount: r.amount, acceptedAt: r.acceptedAt, settledAt: r.settledAt}
+	switch r.state {
+	case recordClaimed:
+		p.state = slotAccepted.String()
+	case recordPaid:
+		p.state, p.processor, p.requestedAt = slotSettled.String(), r.processor.String(), r.requestedAt
+	case recordRejected:
+		p.state = slotRejected.String()
+	}
+	return p
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// folder is DATA_DIR: a folder of journals, each in a folder of its own, shared by every instance on the host.
+//
+//	<journal id>.journal/head            identity, and the lock: its owner holds flock on it
+//	<journal id>.journal/<number>.segment
+type folder struct {
+	path     string
+	instance string
+	durable  bool // files and names are on the disk before they are used: DURABILITY=disk
+	boot     [16]byte
+	log      *slog.Logger
+}
+
+const (
+	journalSuffix = ".journal"
+	headName      = "head"
+	headBytes     = 4096
+)
+
+var headMagic = [8]byte{'g', 'a', 'l', 'o', 'j', 'n', 'l', '\n'}
+
+// journalHead is the content of a journal's head file, mapped while the journal is owned.
+type journalHead struct {
+	magic    [8]byte
+	version  uint32
+	_        uint32
+	id       journalID
+	instance [64]byte      // who made it; whoever starts under this name appends to it
+	mark     atomic.Uint64 // the purge mark up to which settled history was forgotten here
+}
+
+var errOwned = errors.New("owned by another process")
+
+func openFolder(path, instance string, durable bool, log *slog.Logger) (*folder, error) {
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, fmt.Errorf("cannot make the journals' folder: %w", err)
+	}
+	return &folder{path: path, instance: instance, durable: durable, boot: bootID(), log: log}, nil
+}
+
+// bootID is the kernel's name for this run of the host. Where there is none, every start counts as a new boot.
+func bootID() (boot [16]byte) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err == nil {
+		if id, ok := parsePaymentID([]byte(strings.TrimSpace(string(text)))); ok {
+			return id
+		}
+	}
+	rand.Read(boot[:])
+	return boot
+}
+
+// journalIDs lists the journals in the folder, whoever owns them.
+func (f *folder) journalIDs() ([]journalID, error) {
+	entries, err := os.ReadDir(f.path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the journals: %w", err)
+	}
+	var ids []journalID
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), journalSuffix)
+		var id journalID
+		if b, err := hex.DecodeString(name); ok && err == nil && len(b) == len(id) {
+			copy(id[:], b)
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+func (f *folder) dir(id journalID) string { return filepath.Join(f.path, id.String()+journalSuffix) }
+
+// create makes a new journal, owned. It gets its name last, so that nobody finds half a journal.
+func (f *folder) create() (*journal, error) {
+	var id journalID
+	rand.Read(id[:])
+	making := f.dir(id) + ".new"
+	if err := os.Mkdir(making, 0o750); err != nil {
+		return nil, fmt.Errorf("cannot make a journal: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(making, headName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a journal: %w", err)
+	}
+	fail := func(err error) (*journal, error) {
+		file.Close()
+		os.RemoveAll(making)
+		return nil, fmt.Errorf("cannot make a journal: %w", err)
+	}
+	if err := lockFile(file); err != nil {
+		return fail(err)
+	}
+	if err := allocate(file, headBytes); err != nil {
+		return fail(err)
+	}
+	head, err := mapHead(file)
+	if err != nil {
+		return fail(err)
+	}
+	head.magic, head.version, head.id = headMagic, formatVersion, id
+	copy(head.instance[:], f.instance)
+	if f.durable {
+		if err := file.Sync(); err != nil {
+			return fail(err)
+		}
+	}
+	if err := os.Rename(making, f.dir(id)); err != nil {
+		return fail(err)
+	}
+	if f.durable {
+		if err := syncDir(f.path); err != nil {
+			return fail(err)
+		}
+	}
+	return newJournal(f, id, head, file), nil
+}
+
+// claim takes a journal that nobody owns; errOwned if somebody does. Nothing in it was read yet.
+func (f *folder) claim(id journalID) (*journal, error) {
+	path := filepath.Join(f.dir(id), headName)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a journal: %w", err)
+	}
+	if err := lockFile(file); err != nil {
+		file.Close()
+		return nil, err
+	}
+	fail := func(err error) (*journal, error) {
+		file.Close()
+		return nil, fmt.Errorf("cannot open journal %s: %w", id, err)
+	}
+	// The owner may have removed the journal between open and lock: then this is the lock of a file without a name.
+	held, err := file.Stat()
+	if err != nil {
+		return fail(err)
+	}
+	named, err := os.Stat(path)
+	if err != nil {
+		return fail(err)
+	}
+	if !os.SameFile(held, named) {
+		return fail(os.ErrNotExist)
+	}
+	if held.Size() < headBytes {
+		return fail(errDamaged)
+	}
+	head, err := mapHead(file)
+	if err != nil {
+		return fail(err)
+	}
+	if head.magic != headMagic || head.id != id {
+		return fail(errDamaged)
+	}
+	if head.version > formatVersion {
+		return fail(errNewerFormat)
+	}
+	return newJournal(f, id, head, file), nil
+}
+
+// markOf reads the purge mark of a journal that anybody may own.
+func (f *folder) markOf(id journalID) (uint64, error) {
+	file, err := os.Open(filepath.Join(f.dir(id), headName))
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	var b [8]byte
+	if _, err := file.ReadAt(b[:], int64(unsafe.Offsetof(journalHead{}.mark))); err != nil {
+		return 0, err
+	}
+	return binary.NativeEndian.Uint64(b[:]), nil
+}
+
+// madeBy says under which instance name a journal was made.
+func (h *journalHead) madeBy() string {
+	return strings.TrimRight(string(h.instance[:]), "\x00")
+}
+
+func mapHead(file *os.File) (*journalHead, error) {
+	data, err := unix.Mmap(int(file.Fd()), 0, headBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("cannot map: %w", err)
+	}
+	return (*journalHead)(unsafe.Pointer(&data[0])), nil
+}
+
+func (h *journalHead) unmap() error {
+	return unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(h)), headBytes))
+}
+
+// lockFile takes the lock without waiting. The kernel frees it with the process, however that ends.
+func lockFile(file *os.File) error {
+	err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errOwned
+	}
+	if err != nil {
+		return fmt.Errorf("cannot lock %s: %w", file.Name(), err)
+	}
+	return nil
+}

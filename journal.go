@@ -1,0 +1,449 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// ref names one slot in this process: the journal's number here, and the slot's sequence in that journal.
+type ref uint64
+
+const refSequenceBits = 48
+
+func makeRef(journal int, seq uint64) ref { return ref(uint64(journal)<<refSequenceBits | seq) }
+
+func (r ref) journal() int { return int(r >> refSequenceBits) }
+func (r ref) seq() uint64  { return uint64(r) & (1<<refSequenceBits - 1) }
+
+// journalID is random, made with the journal, and names it for good, whoever owns it.
+type journalID [8]byte
+
+func (id journalID) String() string { return hex.EncodeToString(id[:]) }
+
+// journal is a segmented, append-only log of slots in a folder of its own. One process owns it at a time (see folder.go).
+//
+// Intake appends: it takes a sequence below limit, writes the slot's fixed part, and publishes it by storing the word.
+// Everybody else replaces words by CAS. A segment whose slots are all final is retired: out of the table, unmapped, kept on
+// disk until it is older than RETENTION.
+type journal struct {
+	id      journalID
+	number  int // in this process; the upper part of a ref
+	dir     string
+	head    *journalHead
+	lock    *os.File // the head file, whose lock says that the journal is ours
+	boot    [16]byte
+	durable bool
+	seed    uint32 // of the slots' checksums
+	log     *slog.Logger
+
+	next  atomic.Uint64 // the next sequence to hand out; advanced by CAS, by intake
+	_     [56]byte
+	limit atomic.Uint64 // the first sequence without a segment; raised by keep. next never passes it
+	_     [56]byte
+
+	table   atomic.Pointer[segmentTable] // replaced whole, under mu
+	readers guard                        // around every use of a slot that may have become final
+	wanted  chan struct{}                // intake asks keep for a segment
+
+	mu      sync.Mutex // the table's writers and retired
+	retired []retiredSegment
+
+	// Both are the settler's own.
+	low        uint64    // every slot below is final
+	replayedIn lifeToken // the life of Redis that holds all that is final here
+}
+
+// segmentTable holds the mapped segments by number; nil where one is retired.
+type segmentTable struct {
+	first uint64
+	list  []*segment
+}
+
+func (t *segmentTable) at(number uint64) *segment {
+	if number < t.first || number >= t.first+uint64(len(t.list)) {
+		return nil
+	}
+	return t.list[number-t.first]
+}
+
+// end is the number after the last segment.
+func (t *segmentTable) end() uint64 { return t.first + uint64(len(t.list)) }
+
+type retiredSegment struct {
+	number uint64
+	newest micros // the newest acceptedAt in it
+	purged bool
+}
+
+// slotView is a slot as it was at one moment: a copy, good after the segment has gone.
+type slotView struct {
+	ref         ref
+	word        word
+	id          paymentID
+	amount      cents // as accepted
+	acceptedAt  micros
+	requestedAt micros // meaningful once an attempt was made
+	paidAmount  cents  // as booked by the processor
+}
+
+func (j *journal) view(r ref, s *slot, w word) slotView {
+	return slotView{ref: r, word: w, id: s.id, amount: s.amount, acceptedAt: s.acceptedAt,
+		requestedAt: s.requestedAt(w), paidAmount: s.paidAmount(w)}
+}
+
+// append writes a payment and publishes it. It fails only when no segment is ready (disk full, or a burst beyond what the
+// background can prepare): then nothing was written. duplicateOf is valid when the id was in the same segment already, which
+// happens when two requests with one id race: the new slot is final then and takes no part in anything.
+func (j *journal) append(id *paymentID, amount cents, acceptedAt micros, hash uint64) (r, duplicateOf ref, full bool) {
+	var seq uint64
+	for {
+		seq = j.next.Load()
+		if seq >= j.limit.Load() {
+			j.wantSegment()
+			return 0, 0, true
+		}
+		if j.next.CompareAndSwap(seq, seq+1) {
+			break
+		}
+	}
+	if seq%(segmentSlots/2) == 0 {
+		j.wantSegment()
+	}
+	seg := j.table.Load().at(seq >> segmentSlotsLog2)
+	position := uint32(seq & (segmentSlots - 1))
+	s := &seg.slots[position]
+	s.seq, s.id, s.amount, s.acceptedAt = seq, *id, amount, acceptedAt
+	s.sum = s.checksum(j.seed)
+	accepted := word(0).with(slotAccepted)
+	s.word.Store(uint64(accepted)) // published: from here on a crash does not lose it
+	seg.dirty.Store(true)
+
+	r = makeRef(j.number, seq)
+	if at, inserted := seg.ids.insert(seg.slots, position, hash); !inserted {
+		s.word.Store(uint64(accepted.with(slotDuplicate)))
+		seg.finals.Add(1)
+		return r, makeRef(j.number, seg.first()+uint64(at)), false
+	}
+	return r, r, false
+}
+
+func (j *journal) wantSegment() {
+	select {
+	case j.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// read copies a slot. It is false when the slot is gone with its segment: then it was final.
+func (j *journal) read(seq uint64) (slotView, bool) {
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	seg := j.table.Load().at(seq >> segmentSlotsLog2)
+	if seg == nil {
+		return slotView{}, false
+	}
+	s := &seg.slots[seq&(segmentSlots-1)]
+	w := s.load()
+	if w == 0 {
+		return slotView{}, false
+	}
+	return j.view(makeRef(j.number, seq), s, w), true
+}
+
+// find looks an id up in the mapped segments, newest first.
+func (j *journal) find(id *paymentID, hash uint64) (slotView, bool) {
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	list := j.table.Load().list
+	for i := len(list) - 1; i >= 0; i-- {
+		seg := list[i]
+		if seg == nil {
+			continue
+		}
+		if at, ok := seg.ids.find(seg.slots, id, hash); ok {
+			s := &seg.slots[at]
+			return j.view(makeRef(j.number, seg.first()+uint64(at)), s, s.load()), true
+		}
+	}
+	return slotView{}, false
+}
+
+// transition replaces a slot's word if it is still the old one. What was booked elsewhere is stored before the word that shows it.
+func (j *journal) transition(seq uint64, old, new word, booked uint64) bool {
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	seg := j.table.Load().at(seq >> segmentSlotsLog2)
+	if seg == nil {
+		return false
+	}
+	s := &seg.slots[seq&(segmentSlots-1)]
+	if new.foreign() && !old.foreign() {
+		s.booked.Store(booked)
+		s.bookedSum.Store(s.bookedChecksum(booked))
+	}
+	if !s.word.CompareAndSwap(uint64(old), uint64(new)) {
+		return false
+	}
+	seg.dirty.Store(true)
+	if new.state().final() && !old.state().final() {
+		seg.finals.Add(1)
+	}
+	return true
+}
+
+// advanceLow moves low up over slots that are final and returns it. Only the settler calls it.
+func (j *journal) advanceLow() uint64 {
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	table, next := j.table.Load(), j.next.Load()
+	for j.low < next {
+		seg := table.at(j.low >> segmentSlotsLog2)
+		if seg == nil {
+			j.low = (j.low>>segmentSlotsLog2 + 1) << segmentSlotsLog2
+			continue
+		}
+		w := seg.slots[j.low&(segmentSlots-1)].load()
+		if w == 0 && j.low >= seg.holesBelow || w != 0 && !w.state().final() {
+			break
+		}
+		j.low++
+	}
+	return min(j.low, next)
+}
+
+// eachMapped visits every published slot of the mapped segments from a sequence on.
+func (j *journal) eachMapped(from uint64, visit func(v slotView)) {
+	table := j.table.Load()
+	for number := max(table.first, from>>segmentSlotsLog2); number < table.end(); number++ {
+		j.eachIn(number, from, visit)
+	}
+}
+
+func (j *journal) eachIn(number, from uint64, visit func(v slotView)) {
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	seg := j.table.Load().at(number)
+	if seg == nil {
+		return
+	}
+	eachSlot(j, seg, from, visit)
+}
+
+func eachSlot(j *journal, seg *segment, from uint64, visit func(v slotView)) {
+	for i := range seg.slots {
+		seq := seg.first() + uint64(i)
+		s := &seg.slots[i]
+		if w := s.load(); seq >= from && w != 0 && s.intact(w, seq, j.seed) {
+			visit(j.view(makeRef(j.number, seq), s, w))
+		}
+	}
+}
+
+// eachRetired visits the slots of the segments that are no longer mapped, from a sequence on, leaving out what a purge forgot
+// and what was accepted before oldest.
+func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)) error {
+	j.mu.Lock()
+	retired := slices.Clone(j.retired)
+	j.mu.Unlock()
+	for _, r := range retired {
+		if r.purged || r.newest < oldest || (r.number+1)<<segmentSlotsLog2 <= from {
+			continue
+		}
+		seg, err := openSegment(j.dir, j.id, r.number)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its time has come meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		eachSlot(j, seg, from, visit)
+		if err := seg.unmap(); err != nil {
+			return fmt.Errorf("cannot unmap %s: %w", seg.path, err)
+		}
+	}
+	return nil
+}
+
+// purge forgets what is settled, and remembers the mark. The settler calls it, between two batches, so that no settle is
+// under way under the old mark.
+func (j *journal) purge(mark uint64) error {
+	if j.head.mark.Load() >= mark {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i, r := range j.retired {
+		if r.purged {
+			continue
+		}
+		seg, err := openSegment(j.dir, j.id, r.number)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err == nil {
+			seg.head.purged.Store(1)
+			if err := seg.unmap(); err != nil {
+				return fmt.Errorf("cannot unmap %s: %w", seg.path, err)
+			}
+		}
+		j.retired[i].purged = true
+	}
+	for _, seg := range j.table.Load().list {
+		if seg == nil {
+			continue
+		}
+		for i := range seg.slots {
+			s := &seg.slots[i]
+			if w := s.load(); w.state() == slotSettled || w.state() == slotRejected {
+				s.word.CompareAndSwap(uint64(w), uint64(w.with(slotPurged)))
+			}
+		}
+	}
+	j.head.mark.Store(mark)
+	return nil
+}
+
+// prepare makes segments until the one in use has a spare behind it.
+func (j *journal) prepare() error {
+	for {
+		end := j.limit.Load() >> segmentSlotsLog2
+		if end >= j.next.Load()>>segmentSlotsLog2+2 {
+			return nil
+		}
+		seg, err := createSegment(j.dir, j.id, end, j.boot, j.durable)
+		if err != nil {
+			return err
+		}
+		j.mu.Lock()
+		j.addSegment(seg)
+		j.mu.Unlock()
+		j.limit.Store((end + 1) << segmentSlotsLog2)
+	}
+}
+
+// addSegment puts a segment behind the last one. The caller holds mu, or is the only one who knows the journal.
+func (j *journal) addSegment(seg *segment) {
+	old := j.table.Load()
+	t := &segmentTable{first: old.first, list: slices.Clone(old.list)}
+	if len(t.list) == 0 {
+		t.first = seg.number
+	}
+	for t.end() < seg.number {
+		t.list = append(t.list, nil)
+	}
+	t.list = append(t.list, seg)
+	j.table.Store(t)
+}
+
+// retire takes the segments in which everything is final out of the table and unmaps them.
+func (j *journal) retire() error {
+	for _, seg := range j.table.Load().list {
+		if seg == nil || seg.finals.Load() < segmentSlots || seg.number >= j.next.Load()>>segmentSlotsLog2 {
+			continue
+		}
+		if err := j.retireSegment(seg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *journal) retireSegment(seg *segment) error {
+	var newest micros
+	for i := range seg.slots {
+		if seg.slots[i].load() != 0 {
+			newest = max(newest, seg.slots[i].acceptedAt)
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock() // a purge must find it in the table or among the retired
+	seg.head.newest.Store(int64(newest) + 1)
+	old := j.table.Load()
+	t := &segmentTable{first: old.first, list: slices.Clone(old.list)}
+	t.list[seg.number-t.first] = nil
+	for len(t.list) > 0 && t.list[0] == nil {
+		t.list, t.first = t.list[1:], t.first+1
+	}
+	j.table.Store(t)
+	j.readers.drain()
+	j.retired = append(j.retired, retiredSegment{number: seg.number, newest: newest})
+	if err := seg.unmap(); err != nil {
+		return fmt.Errorf("cannot unmap %s: %w", seg.path, err)
+	}
+	return nil
+}
+
+// expire removes the retired segments in which nothing is newer than oldest.
+func (j *journal) expire(oldest micros) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var failed error
+	j.retired = slices.DeleteFunc(j.retired, func(r retiredSegment) bool {
+		if r.newest >= oldest {
+			return false
+		}
+		if err := os.Remove(segmentPath(j.dir, r.number)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			failed = fmt.Errorf("cannot remove a segment: %w", err)
+			return false
+		}
+		return true
+	})
+	return failed
+}
+
+// sync writes to the disk what was stored in the mapped segments before the call.
+func (j *journal) sync() error {
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	for _, seg := range j.table.Load().list {
+		if seg != nil && seg.dirty.Swap(false) {
+			if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
+				seg.dirty.Store(true)
+				return fmt.Errorf("cannot sync %s: %w", seg.path, err)
+			}
+		}
+	}
+	return nil
+}
+
+// close unmaps everything and gives the lock back. Nobody may use the journal any more.
+func (j *journal) close() error {
+	var failed error
+	for _, seg := range j.table.Load().list {
+		if seg != nil {
+			failed = errors.Join(failed, seg.unmap())
+		}
+	}
+	j.table.Store(&segmentTable{})
+	return errors.Join(failed, j.head.unmap(), j.lock.Close())
+}
+
+// segmentNumbers lists the segments in a journal's folder, in order, and removes half-made ones.
+func segmentNumbers(dir string) ([]uint64, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list a journal: %w", err)
+	}
+	var numbers []uint64
+	for _, e := range entries {
+		name, isSegment := strings.CutSuffix(e.Name(), segmentSuffix)
+		if strings.HasSuffix(e.Name(), segmentSuffix+".new") {
+			os.Remove(dir + "/" + e.Name())
+		}
+		if n, err := strconv.ParseUint(name, 10, 64); isSegment && err == nil {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}

@@ -1,0 +1,389 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ledger is all the journals that this process owns: the one that it appends to, and those that it has taken over from
+// processes that are gone, which it only finishes. Every change of a slot's state goes through it.
+type ledger struct {
+	folder     *folder
+	clock      *clock
+	log        *slog.Logger
+	retention  time.Duration
+	maxPending int64
+	disk       *groupSync // nil unless DURABILITY=disk
+
+	journals atomic.Pointer[[]*journal] // replaced whole, under mu; a journal's number is its place, for good
+	active   *journal
+	pending  atomic.Int64 // slots that are not final, and reservations; never above maxPending for new ones
+	appended atomic.Int64 // payments accepted since the start
+	mu       sync.Mutex
+}
+
+// openLedger takes every journal in the folder that nobody owns, chooses or makes the one to append to, and returns what has
+// to be taken up again.
+func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, log *slog.Logger) (*ledger, found, error) {
+	l := &ledger{folder: f, clock: c, log: log, maxPending: int64(maxPending), retention: retention}
+	if f.durable {
+		l.disk = newGroupSync(l.syncJournals, log)
+	}
+	l.journals.Store(&[]*journal{})
+	all, err := l.adopt(func(h *journalHead) bool { return h.madeBy() == f.instance })
+	if err != nil {
+		return nil, found{}, err
+	}
+	if mine := *l.journals.Load(); len(mine) > 0 {
+		l.active = mine[0]
+	}
+	if l.active == nil {
+		j, err := f.create()
+		if err != nil {
+			return nil, found{}, err
+		}
+		if _, err := l.add(j); err != nil {
+			return nil, found{}, err
+		}
+		l.active = j
+	}
+	for _, j := range *l.journals.Load() {
+		if j != l.active {
+			l.finishOnly(j)
+		}
+	}
+	if err := l.active.prepare(); err != nil {
+		return nil, found{}, err
+	}
+	return l, all, nil
+}
+
+// adopt takes the journals that nobody owns and wanted agrees to, and returns what it found in them.
+func (l *ledger) adopt(wanted func(*journalHead) bool) (found, error) {
+	var all found
+	ids, err := l.folder.journalIDs()
+	if err != nil {
+		return all, err
+	}
+	for _, id := range ids {
+		if l.owns(id) {
+			continue
+		}
+		j, err := l.folder.claim(id)
+		if errors.Is(err, errOwned) || errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if errors.Is(err, errDamaged) {
+			l.log.Error("journal set aside", "error", err)
+			continue
+		}
+		if err != nil {
+			return all, err
+		}
+		if !wanted(j.head) {
+			if err := j.close(); err != nil {
+				return all, err
+			}
+			continue
+		}
+		f, err := l.add(j)
+		if err != nil {
+			return all, err
+		}
+		all.join(f)
+	}
+	return all, nil
+}
+
+func (l *ledger) owns(id journalID) bool {
+	return slices.ContainsFunc(*l.journals.Load(), func(j *journal) bool { return j.id == id })
+}
+
+// journalNames lists the journals that this process answers for.
+func (l *ledger) journalNames() []string {
+	list := *l.journals.Load()
+	names := make([]string, len(list))
+	for i, j := range list {
+		names[i] = j.id.String()
+	}
+	return names
+}
+
+// adoptOrphans takes over the journals that were without an owner at the last call already: a restart of their own instance
+// has had its chance by then. It remembers what it saw in orphans. What it takes is only finished, never appended to.
+func (l *ledger) adoptOrphans(orphans map[journalID]bool) (found, error) {
+	before := len(*l.journals.Load())
+	seen := make(map[journalID]bool)
+	f, err := l.adopt(func(h *journalHead) bool {
+		seen[h.id] = true
+		return orphans[h.id]
+	})
+	clear(orphans)
+	maps.Copy(orphans, seen)
+	for _, j := range (*l.journals.Load())[before:] {
+		l.finishOnly(j)
+	}
+	return f, err
+}
+
+func (l *ledger) add(j *journal) (found, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := slices.Clone(*l.journals.Load())
+	j.number = len(list)
+	f, err := j.recover()
+	if err != nil {
+		j.close()
+		return f, err
+	}
+	l.pending.Add(int64(f.unsettled()))
+	list = append(list, j)
+	l.journals.Store(&list)
+	if f.published > 0 {
+		j.log.Info("journal taken up", "made_by", j.head.madeBy(), "slots", f.published, "unsettled", f.unsettled(), "damaged", f.damaged)
+	}
+	return f, nil
+}
+
+// finishOnly sees to it that an adopted journal's unused slots do not keep its last segment.
+func (l *ledger) finishOnly(j *journal) {
+	end := j.limit.Load()
+	j.seal(end)
+	j.next.Store(end)
+}
+
+func (l *ledger) journal(r ref) *journal { return (*l.journals.Load())[r.journal()] }
+
+// close gives the journals back. Everybody who used them has stopped.
+func (l *ledger) close() error {
+	var failed error
+	for _, j := range *l.journals.Load() {
+		failed = errors.Join(failed, j.close())
+	}
+	return failed
+}
+
+// acceptance is what became of a payment at the door.
+type acceptance uint8
+
+const (
+	acceptedNew      acceptance = iota // published: it will be paid
+	acceptedAgain                      // known here under the same amount
+	acceptedConflict                   // known here under another amount
+	acceptedFull                       // no room; nothing was written
+)
+
+// accept makes a payment's slot, if there is room and the id is not known here. Room is reserved before the slot is
+// published, since nothing may fail after that. It takes no lock, allocates nothing and waits for nothing but, with
+// DURABILITY=disk, the sync.
+func (l *ledger) accept(id *paymentID, amount cents) (ref, acceptance) {
+	hash := indexHash(id)
+	if v, known := l.find(id, hash); known {
+		return l.repeated(v, amount)
+	}
+	if l.pending.Add(1) > l.maxPending {
+		l.pending.Add(-1)
+		return 0, acceptedFull
+	}
+	r, first, full := l.active.append(id, amount, l.clock.now(), hash)
+	if full {
+		l.pending.Add(-1)
+		return 0, acceptedFull
+	}
+	if first != r { // another request with this id was quicker by a hair
+		l.pending.Add(-1)
+		v, _ := l.read(first)
+		return l.repeated(v, amount)
+	}
+	l.appended.Add(1)
+	l.sync(r)
+	return r, acceptedNew
+}
+
+// repeated judges a payment whose id is known here. What the slot of a loser says about the amount is not what was, or will
+// be, paid: only the winner's counts.
+func (l *ledger) repeated(v slotView, amount cents) (ref, acceptance) {
+	l.sync(v.ref)
+	switch v.word.state() {
+	case slotElsewhere, slotDuplicate, slotConflict:
+		return v.ref, acceptedAgain
+	case slotAccepted, slotSent, slotPaid, slotSettled, slotPurged, slotInvalid, slotRejected, slotFree, slotStates:
+	}
+	if v.amount != amount {
+		return v.ref, acceptedConflict
+	}
+	return v.ref, acceptedAgain
+}
+
+// find looks an id up in what is mapped: everything unsettled, and what was settled lately.
+func (l *ledger) find(id *paymentID, hash uint64) (slotView, bool) {
+	for _, j := range *l.journals.Load() {
+		if v, ok := j.find(id, hash); ok {
+			return v, true
+		}
+	}
+	return slotView{}, false
+}
+
+func (l *ledger) read(r ref) (slotView, bool) { return l.journal(r).read(r.seq()) }
+
+// sync waits until what was stored before is on the disk, if that was asked for.
+func (l *ledger) sync(r ref) {
+	if l.disk != nil {
+		l.disk.wait()
+	}
+}
+
+// replace puts a new word in place of the one in v, frees the room of a slot that became final, and returns the slot as it is now.
+// It is false if somebody else was quicker.
+func (l *ledger) replace(v slotView, new word, booked uint64) (slotView, bool) {
+	if !l.journal(v.ref).transition(v.ref.seq(), v.word, new, booked) {
+		return v, false
+	}
+	if new.state().final() && !v.word.state().final() {
+		l.pending.Add(-1)
+	}
+	v.word = new
+	return v, true
+}
+
+// sent: an attempt goes out, at this processor, under this requestedAt. A pinned slot keeps both.
+func (l *ledger) sent(v slotView, p processorID, requestedAt micros) (slotView, bool) {
+	w := v.word.with(slotSent).attempted()
+	if !w.pinned() {
+		w = w.at(p, v.acceptedAt, requestedAt)
+	}
+	v, ok := l.replace(v, w, 0)
+	v.requestedAt = v.acceptedAt + micros(w.offset())
+	return v, ok
+}
+
+// refused: the attempt has written nothing. It is journalled at once, or one crash in an outage would pin thousands to the
+// processor that fails. A pinned slot stays what it is.
+func (l *ledger) refused(v slotView) (slotView, bool) {
+	if v.word.pinned() {
+		return v, true
+	}
+	return l.replace(v, v.word.with(slotAccepted), 0)
+}
+
+// pinned: the attempt's outcome is unknown.
+func (l *ledger) pinned(v slotView) (slotView, bool) { return l.replace(v, v.word.pin(), 0) }
+
+// paid: the processor has it, as sent.
+func (l *ledger) paid(v slotView) (slotView, bool) {
+	return l.replace(v, v.word.with(slotPaid), 0)
+}
+
+// paidAs: the processor has it, under the amount and requestedAt that its look-up gave.
+func (l *ledger) paidAs(v slotView, p processorID, amount cents, requestedAt micros) (slotView, bool) {
+	w := v.word.with(slotPaid)
+	if amount == v.amount && requestedAt == v.requestedAt && p == w.processor() {
+		return l.replace(v, w, 0)
+	}
+	w, booked := w.foreignAt(p, amount, v.acceptedAt, requestedAt)
+	v, ok := l.replace(v, w, booked)
+	v.paidAmount, v.requestedAt = amount, requestedAt
+	return v, ok
+}
+
+// become moves a slot on to another state, everything else as it is.
+func (l *ledger) become(v slotView, s slotState) (slotView, bool) {
+	return l.replace(v, v.word.with(s), 0)
+}
+
+// keep makes segments ahead of intake, retires and removes old ones, until ctx ends.
+func (l *ledger) keep(ctx context.Context) {
+	const (
+		housekeeping = time.Second // a segment that intake wants is made at once
+		fullRetry    = 250 * time.Millisecond
+	)
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	full := false
+	for {
+		err := l.active.prepare()
+		if (err != nil) != full {
+			full = err != nil
+			if full {
+				l.log.Error("journal cannot grow: payments will be refused", "error", err)
+			} else {
+				l.log.Info("journal grows again")
+			}
+		}
+		var retry <-chan time.Time
+		if full {
+			retry = time.After(fullRetry)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-retry:
+		case <-l.active.wanted:
+		case <-tick.C:
+			if err := l.tidy(); err != nil {
+				l.log.Error("journal cannot be tidied", "error", err)
+			}
+		}
+	}
+}
+
+func (l *ledger) tidy() error {
+	oldest := nowMicros() - micros(l.retention.Microseconds())
+	for _, j := range *l.journals.Load() {
+		if err := j.retire(); err != nil {
+			return err
+		}
+		if err := j.expire(oldest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// highestMark is the highest purge mark of any journal in the folder, whoever owns it.
+func (l *ledger) highestMark() (uint64, error) {
+	ids, err := l.folder.journalIDs()
+	if err != nil {
+		return 0, err
+	}
+	var highest uint64
+	for _, id := range ids {
+		mark, err := l.folder.markOf(id)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, fmt.Errorf("cannot read a journal's purge mark: %w", err)
+		}
+		highest = max(highest, mark)
+	}
+	return highest, nil
+}
+
+// purge forgets what is settled in every journal of this process.
+func (l *ledger) purge(mark uint64) error {
+	for _, j := range *l.journals.Load() {
+		if err := j.purge(mark); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *ledger) syncJournals() error {
+	for _, j := range *l.journals.Load() {
+		if err := j.sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// room is how many payments may wait.
+func (l *ledger) room() int { return int(l.maxPending) }

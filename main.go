@@ -1,0 +1,359 @@
+// Command galo is a payment dispatcher: it accepts payments, and pays each of them once, at one of two processors.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// version is set by the linker.
+var version = "development"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := command(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "galo:", err)
+		os.Exit(1)
+	}
+}
+
+// command is what the command line asks for: to serve, if it says nothing.
+func command(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) error {
+	word := ""
+	if len(args) > 0 {
+		word = args[0]
+	}
+	switch word {
+	case "":
+		return run(ctx, lookup, stderr)
+	case "healthcheck":
+		c, err := readConfig(lookup)
+		if err != nil {
+			return err
+		}
+		return checkRested(ctx, args[1:], os.TempDir(), func() error { return healthcheck(c.adminListen) })
+	case "version":
+		fmt.Fprintln(stdout, "galo", version)
+		return nil
+	case "-h", "--help", "help":
+		fmt.Fprint(stdout, usage)
+		printSettings(stdout)
+		return nil
+	}
+	return fmt.Errorf("cannot do %q: galo -h says what there is", word)
+}
+
+const usage = `galo accepts payments and pays each of them once, at one of two processors.
+
+  galo              serve
+  galo healthcheck  ask the galo at ADMIN_LISTEN whether it is ready; exit status 0 if it is
+  galo version      print the version
+  galo -h           print this
+
+It takes its settings from the environment:
+
+`
+
+// run builds the parts in the order in which payments flow through them, serves until ctx ends, and stops in order.
+func run(ctx context.Context, lookup func(string) (string, bool), logTo io.Writer) error {
+	c, err := readConfig(lookup)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(logTo, &slog.HandlerOptions{Level: c.logLevel})).With("instance", c.instance)
+	g, err := build(c, log)
+	if err != nil {
+		return err
+	}
+	if err := g.listen(c); err != nil {
+		return errors.Join(err, g.close())
+	}
+	g.start(ctx)
+	log.Info("serving", "listen", c.listen.String(), "admin", c.adminListen.String(), "version", version, "role", c.role.String(),
+		"durability", c.durability.String(), "redis", c.redisURL, "nats", c.natsURL, "pending", g.ledger.pending.Load())
+
+	var failed error
+	select {
+	case <-ctx.Done():
+		log.Info("stopping", "pending", g.ledger.pending.Load())
+	case failed = <-g.broken:
+		log.Error("stopping", "error", failed)
+	}
+	err = g.stop(c.stopTimeout)
+	log.Info("stopped", "pending", g.ledger.pending.Load())
+	return errors.Join(failed, err)
+}
+
+// galo is one instance: all its parts, and the goroutines that run them.
+type galo struct {
+	log        *slog.Logger
+	metrics    *metrics
+	embedded   func() // stops the embedded store; nil with a Redis of its own
+	store      *redisStore
+	ledger     *ledger
+	found      found // by the ledger, to be taken up again
+	bus        *bus
+	clients    [processors]*processor
+	policy     *policy
+	settler    *settler
+	dispatcher *dispatcher
+	elsewhere  *elsewhere
+	resolver   *resolver
+	payer      *payer
+	workers    int
+	health     *healthWatch
+	ready      *readiness
+	server     *fasthttp.Server
+	admin      *admin
+	listeners  []func() error // serve until their server is shut down
+	broken     chan error     // a listener that ended by itself
+
+	// Three groups, stopped one after the other: what brings payments on their way, what settles them, and what both stand on.
+	sending, settling, standing group
+}
+
+// build makes every part; nothing runs yet.
+func build(c config, log *slog.Logger) (*galo, error) {
+	g := &galo{log: log, metrics: newMetrics(), workers: c.workers, broken: make(chan error, 2)}
+	url := c.redisURL.reveal()
+	if url == "" {
+		var err error
+		if url, g.embedded, err = startEmbedded(); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if g.store, err = newStore(storeOptions{url: url, log: log}); err != nil {
+		return nil, err
+	}
+	folder, err := openFolder(c.dataDir, c.instance, c.durability == durableDisk, log)
+	if err != nil {
+		return nil, err
+	}
+	clock := newClock()
+	if g.ledger, g.found, err = openLedger(folder, clock, c.maxPending, c.retention, log); err != nil {
+		return nil, err
+	}
+	if g.bus, err = openBus(c.natsURL.reveal(), c.instance, log); err != nil {
+		return nil, err
+	}
+	var clients [processors]client
+	for id := range processorID(processors) {
+		// Look-ups and repeated sends of the resolver come on top of what the policy permits.
+		if g.clients[id], err = newProcessor(id, c.processorURL[id], c.maxInFlight+resolverConcurrency, c.sendTimeout); err != nil {
+			return nil, err
+		}
+		clients[id] = g.clients[id]
+	}
+	life := newLifeWatch()
+	g.policy = newPolicy(c.patience, c.processorFee, c.maxInFlight, clock, log)
+	g.settler = newSettler(g.ledger, g.store, life, c.linger, g.metrics, log)
+	g.dispatcher = newDispatcher(c.workers, c.maxPending, c.linger)
+	g.elsewhere = &elsewhere{ledger: g.ledger, store: g.store, metrics: g.metrics, log: log}
+	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.dispatcher, clients, g.metrics, log)
+	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, store: g.store, life: life, policy: g.policy, resolver: g.resolver,
+		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: log}
+	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
+	g.health = newHealthWatch(c.role, c.instance, g.store, [processors]healthAsked{g.clients[onDefault], g.clients[onFallback]}, g.bus, g.policy.health, log)
+
+	finder := &finder{ledger: g.ledger, store: g.store, bus: g.bus}
+	s := &server{ledger: g.ledger, dispatcher: g.dispatcher, finder: finder, store: g.store, settler: g.settler, metrics: g.metrics,
+		allowPurge: c.allowPurge, queries: newLane(querySeats, queryTimeout), log: log}
+	g.server = s.routes()
+	g.ready = &readiness{ledger: g.ledger}
+	g.admin = newAdmin(g.metrics, g.ready.why)
+	g.bus.onFinding(g.policy.heard)
+	g.bus.answerWith(finder.answer)
+	g.metrics.observe(g.ledger, g.dispatcher, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, life)
+	return g, nil
+}
+
+// listen opens the listeners, before anything runs: an address in use is an error of the start.
+func (g *galo) listen(c config) error {
+	ln, err := listen(c.listen)
+	if err != nil {
+		return err
+	}
+	g.listeners = append(g.listeners, func() error { return g.server.Serve(ln) })
+	if c.adminListen.off() {
+		return nil
+	}
+	adminLn, err := listen(c.adminListen)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	g.listeners = append(g.listeners, func() error { return g.admin.http.Serve(adminLn) })
+	return nil
+}
+
+// start sets everything going, the last link of the chain first.
+func (g *galo) start(ctx context.Context) {
+	g.standing.ctx, g.standing.end = context.WithCancel(context.WithoutCancel(ctx))
+	g.settling.ctx, g.settling.end = context.WithCancel(g.standing.ctx)
+	g.sending.ctx, g.sending.end = context.WithCancel(g.settling.ctx)
+
+	if g.ledger.disk != nil {
+		g.standing.run(g.ledger.disk.run)
+	}
+	g.standing.run(g.ledger.keep)
+	g.settling.run(func(ctx context.Context) { g.settler.run(ctx, g.standing.ctx) })
+	g.sending.run(g.elsewhere.run)
+	g.sending.run(g.resolver.run)
+	for n := range g.workers {
+		g.sending.run(newWorker(n, g.payer).run)
+	}
+	g.sending.run(g.health.run)
+	g.sending.run(func(ctx context.Context) { g.takeUp(ctx, g.found) })
+	g.sending.run(g.adoptOrphans)
+	g.sending.run(g.forget)
+	for _, serve := range g.listeners {
+		g.standing.wait.Go(func() {
+			if err := serve(); err != nil {
+				g.broken <- fmt.Errorf("cannot serve: %w", err)
+			}
+		})
+	}
+}
+
+// takeUp brings what a journal held back on its way.
+func (g *galo) takeUp(ctx context.Context, f found) {
+	g.metrics.damaged.Add(f.damaged)
+	g.resolver.doubt(f.doubtful...)
+	g.elsewhere.add(f.elsewhere...)
+	for _, r := range f.sent {
+		g.resolver.pin(r)
+	}
+	for _, r := range f.settling {
+		g.settler.add(r)
+	}
+	for _, r := range f.accepted {
+		for g.dispatcher.waiting() >= g.ledger.room() { // more was found than MAX_PENDING now allows
+			if pause(ctx, time.Millisecond); ctx.Err() != nil {
+				return
+			}
+		}
+		g.dispatcher.push(r)
+	}
+}
+
+// adoptOrphans takes over the journals of instances that are gone.
+func (g *galo) adoptOrphans(ctx context.Context) {
+	const every = 3 * time.Second // a journal is taken over at the second look at the earliest
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	orphans := make(map[journalID]bool)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		f, err := g.ledger.adoptOrphans(orphans)
+		if err != nil {
+			g.log.Error("cannot take over a journal", "error", err)
+		}
+		g.takeUp(ctx, f)
+		g.settler.kick()
+	}
+}
+
+// forget drops from Redis the records that are older than RETENTION. Every instance may; what one has dropped the others pass over.
+func (g *galo) forget(ctx context.Context) {
+	const every = time.Minute
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		before := nowMicros() - micros(g.ledger.retention.Microseconds())
+		if err := g.store.forgetBefore(ctx, before); err != nil {
+			g.log.Debug("cannot drop old records", "error", err)
+		}
+	}
+}
+
+// stop ends everything in order, each step within its part of the time. What it does not finish is in the journal.
+func (g *galo) stop(limit time.Duration) error {
+	g.ready.stopping.Store(true)
+	var failed error
+	step := func(name string, part time.Duration, do func(time.Duration) error) {
+		started := time.Now()
+		err := do(part)
+		if err != nil {
+			err = fmt.Errorf("cannot stop %s: %w", name, err)
+		}
+		failed = errors.Join(failed, err)
+		g.log.Info("stopped", "part", name, "took", time.Since(started).Round(time.Millisecond), "error", err)
+	}
+	step("accepting", limit/4, func(d time.Duration) error { return shutdown(g.server, d) })
+	step("sending", limit/2, func(d time.Duration) error {
+		g.policy.stop()
+		g.sending.end()
+		return within(d, func() { g.sending.wait.Wait(); g.payer.flights.Wait() })
+	})
+	step("settling", limit/8, func(d time.Duration) error {
+		g.settling.end()
+		return within(d, g.settling.wait.Wait)
+	})
+	step("the rest", limit/8, func(d time.Duration) error {
+		g.standing.end()
+		return errors.Join(shutdown(g.admin.http, d), within(d, g.standing.wait.Wait))
+	})
+	if failed != nil {
+		return failed // somebody may still hold a slot: the process's end unmaps the journals
+	}
+	return g.close()
+}
+
+// close gives back what the parts hold.
+func (g *galo) close() error {
+	g.bus.close()
+	for _, c := range g.clients {
+		c.close()
+	}
+	err := errors.Join(g.store.close(), g.ledger.close())
+	if g.embedded != nil {
+		g.embedded()
+	}
+	return err
+}
+
+// group is goroutines with one end.
+type group struct {
+	ctx  context.Context
+	end  context.CancelFunc
+	wait sync.WaitGroup
+}
+
+func (g *group) run(f func(context.Context)) { g.wait.Go(func() { f(g.ctx) }) }
+
+var errTooSlow = errors.New("it took too long")
+
+// within waits for f, but no longer than limit.
+func within(limit time.Duration, f func()) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(limit):
+		return errTooSlow
+	}
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	vm "github.com/VictoriaMetrics/metrics"
+)
+
+// metrics counts what an operator asks about. Intake only touches plain atomics; everything with a lock in it is off its path.
+type metrics struct {
+	set *vm.Set
+
+	accepted, again, conflicting, full, bad atomic.Int64 // answers at the door
+
+	attempts    [processors][outcomeUnknown + 1]*vm.Counter
+	answerTime  [processors]*vm.Histogram
+	lookUps     [processors][lookUpNoAnswer + 1]*vm.Counter
+	paidCount   [processors]*vm.Counter
+	untilPaid   *vm.Histogram
+	conflicts   *vm.Counter
+	storeErrors *vm.Counter
+	summaries   *vm.Histogram
+	refusedAsk  *vm.Counter
+	damaged     *vm.Counter
+}
+
+func newMetrics() *metrics {
+	set := vm.NewSet()
+	m := &metrics{
+		set:         set,
+		untilPaid:   set.NewHistogram("galo_accepted_to_settled_seconds"),
+		conflicts:   set.NewCounter("galo_late_conflicts_total"),
+		storeErrors: set.NewCounter("galo_store_errors_total"),
+		summaries:   set.NewHistogram("galo_summary_seconds"),
+		refusedAsk:  set.NewCounter("galo_queries_unavailable_total"),
+		damaged:     set.NewCounter("galo_journal_damaged_slots_total"),
+	}
+	for id := range processorID(processors) {
+		for o := range outcomeUnknown + 1 {
+			m.attempts[id][o] = set.NewCounter(fmt.Sprintf(`galo_attempts_total{processor=%q,outcome=%q}`, id, o))
+		}
+		for k := range lookUpNoAnswer + 1 {
+			m.lookUps[id][k] = set.NewCounter(fmt.Sprintf(`galo_lookups_total{processor=%q,answer=%q}`, id, k))
+		}
+		m.answerTime[id] = set.NewHistogram(fmt.Sprintf(`galo_attempt_seconds{processor=%q}`, id))
+		m.paidCount[id] = set.NewCounter(fmt.Sprintf(`galo_payments_paid_total{processor=%q}`, id))
+	}
+	count := func(answer string, n *atomic.Int64) {
+		set.NewGauge(fmt.Sprintf(`galo_payments_total{answer=%q}`, answer), func() float64 { return float64(n.Load()) })
+	}
+	count("accepted", &m.accepted)
+	count("repeated", &m.again)
+	count("conflict", &m.conflicting)
+	count("full", &m.full)
+	count("bad", &m.bad)
+	return m
+}
+
+// observe registers what is read from the parts whenever somebody looks.
+func (m *metrics) observe(l *ledger, d *dispatcher, p *policy, r *resolver, s *settler, e *elsewhere, b *bus, lf *lifeWatch) {
+	gauge := func(name string, value func() int) {
+		m.set.NewGauge(name, func() float64 { return float64(value()) })
+	}
+	gauge("galo_pending", func() int { return int(l.pending.Load()) })
+	gauge("galo_pending_max", func() int { return int(l.maxPending) })
+	gauge("galo_rings_waiting", d.waiting)
+	gauge("galo_workers_idle", d.idle)
+	gauge("galo_held", p.held)
+	gauge("galo_pinned", r.pinned)
+	gauge("galo_settle_queue", s.queue.len)
+	gauge("galo_elsewhere", e.len)
+	gauge("galo_journals", func() int { return len(*l.journals.Load()) })
+	gauge("galo_store_ready", func() int { return oneIf(lf.present() != "") })
+	gauge("galo_bus_connected", func() int { return oneIf(b.connected()) })
+	if l.disk != nil {
+		gauge("galo_journal_syncs", func() int { return int(l.disk.done.Load()) })
+	}
+	for id := range processorID(processors) {
+		of := func(name string, value func(processorState) float64) {
+			m.set.NewGauge(fmt.Sprintf(`galo_processor_%s{processor=%q}`, name, id), func() float64 { return value(p.snapshot(id)) })
+		}
+		of("open", func(s processorState) float64 { return float64(oneIf(s.open)) })
+		of("in_flight", func(s processorState) float64 { return float64(s.inFlight) })
+		of("expected_seconds", func(s processorState) float64 { return s.expected.Seconds() })
+		of("probes", func(s processorState) float64 { return float64(s.probes) })
+		of("changes", func(s processorState) float64 { return float64(s.changes) })
+	}
+}
+
+func oneIf(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (m *metrics) attempt(id processorID, res payResult) {
+	m.attempts[id][res.outcome].Inc()
+	m.answerTime[id].Update(res.took.Seconds())
+}
+
+func (m *metrics) lookUp(id processorID, res lookUpResult) { m.lookUps[id][res.kind].Inc() }
+
+func (m *metrics) paid(id processorID, waited micros) {
+	m.paidCount[id].Inc()
+	m.untilPaid.Update((time.Duration(waited) * time.Microsecond).Seconds())
+}
+
+// write prints everything in Prometheus's text format.
+func (m *metrics) write(w io.Writer) {
+	m.set.WritePrometheus(w)
+	vm.WriteProcessMetrics(w)
+}

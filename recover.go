@@ -1,0 +1,160 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+)
+
+// newJournal is a journal that was just locked; nothing of it was read yet.
+func newJournal(f *folder, id journalID, head *journalHead, lock *os.File) *journal {
+	j := &journal{id: id, dir: f.dir(id), head: head, lock: lock, boot: f.boot, durable: f.durable, log: f.log.With("journal", id.String()),
+		seed: crc32.Checksum(id[:], castagnoli), wanted: make(chan struct{}, 1)}
+	j.table.Store(&segmentTable{})
+	return j
+}
+
+// found is what a scan of a journal has found: what has to be taken up again, and what was lost.
+type found struct {
+	accepted  []ref // never sent: to be dispatched
+	doubtful  []ref // read accepted, but the host went down since: looked up at both processors before anything is sent
+	sent      []ref // an attempt whose outcome nobody saw: pinned
+	settling  []ref // paid or invalid: to be settled
+	elsewhere []ref
+	damaged   int // slots that are not what was once written: set aside, their segment is kept
+	published int
+}
+
+func (f *found) join(g found) {
+	f.accepted = append(f.accepted, g.accepted...)
+	f.doubtful = append(f.doubtful, g.doubtful...)
+	f.sent = append(f.sent, g.sent...)
+	f.settling = append(f.settling, g.settling...)
+	f.elsewhere = append(f.elsewhere, g.elsewhere...)
+	f.damaged += g.damaged
+	f.published += g.published
+}
+
+func (f *found) unsettled() int {
+	return len(f.accepted) + len(f.doubtful) + len(f.sent) + len(f.settling) + len(f.elsewhere)
+}
+
+// recover maps and scans what is on disk, once, before anybody else knows the journal. Every segment is read to its end, as
+// slot 8 may be published while slot 7 never was; new slots will come after the last published one.
+func (j *journal) recover() (found, error) {
+	var f found
+	numbers, err := segmentNumbers(j.dir)
+	if err != nil {
+		return f, err
+	}
+	var end uint64 // one past the last published slot
+	reuse := true  // the segments in use were made since the host came up
+	for _, number := range numbers {
+		seg, err := openSegment(j.dir, j.id, number)
+		if errors.Is(err, errDamaged) {
+			j.log.Error("segment set aside", "error", err)
+			if err := os.Rename(segmentPath(j.dir, number), segmentPath(j.dir, number)+".damaged"); err != nil {
+				return f, fmt.Errorf("cannot set a segment aside: %w", err)
+			}
+			end = max(end, (number+1)<<segmentSlotsLog2)
+			continue
+		}
+		if err != nil {
+			return f, err
+		}
+		if newest := seg.head.newest.Load(); newest != 0 {
+			j.retired = append(j.retired, retiredSegment{number, micros(newest - 1), seg.head.purged.Load() != 0})
+			end = max(end, (number+1)<<segmentSlotsLog2)
+			if err := seg.unmap(); err != nil {
+				return f, fmt.Errorf("cannot unmap %s: %w", seg.path, err)
+			}
+			continue
+		}
+		j.addSegment(seg)
+		if last := j.scan(seg, &f); last >= 0 {
+			end = max(end, seg.first()+uint64(last)+1)
+			reuse = seg.head.boot == j.boot
+		} else if seg.head.boot != j.boot {
+			reuse = false
+		}
+	}
+	limit := j.table.Load().end() << segmentSlotsLog2
+	if len(j.table.Load().list) == 0 {
+		limit = roundUpToSegment(end)
+		j.table.Store(&segmentTable{first: limit >> segmentSlotsLog2})
+	}
+	if !reuse { // a segment tells by its boot id whether its slots are doubtful: it takes none of another boot
+		end = limit
+	}
+	j.seal(end)
+	j.next.Store(end)
+	j.limit.Store(max(limit, end))
+	return f, nil
+}
+
+func roundUpToSegment(seq uint64) uint64 {
+	return (seq + segmentSlots - 1) >> segmentSlotsLog2 << segmentSlotsLog2
+}
+
+// seal counts every slot below end that was never published as final: nobody will publish it any more.
+func (j *journal) seal(end uint64) {
+	for _, seg := range j.table.Load().list {
+		if seg == nil {
+			continue
+		}
+		until := min(end, seg.first()+segmentSlots)
+		for i := max(seg.holesBelow, seg.first()); i < until; i++ {
+			if seg.slots[i-seg.first()].load() == 0 {
+				seg.finals.Add(1)
+			}
+		}
+		seg.holesBelow = until
+	}
+}
+
+// scan reads a segment to its end, fills its index, and returns the position of the last published slot, or -1.
+func (j *journal) scan(seg *segment, f *found) (last int) {
+	last = -1
+	for i := range seg.slots {
+		s := &seg.slots[i]
+		w := s.load()
+		if w == 0 {
+			continue
+		}
+		last = i
+		f.published++
+		if !s.intact(w, seg.first()+uint64(i), j.seed) {
+			f.damaged++
+			j.log.Error("slot damaged, set aside", "sequence", seg.first()+uint64(i), "word", fmt.Sprintf("%016x", uint64(w)), "id", s.id.String())
+			continue
+		}
+		if _, inserted := seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id)); !inserted && w.state() == slotAccepted {
+			// Died between publishing the second of two racing requests and taking it back.
+			w = w.with(slotDuplicate)
+			s.word.Store(uint64(w))
+		}
+		r := makeRef(j.number, seg.first()+uint64(i))
+		switch w.state() {
+		case slotAccepted:
+			if seg.head.boot != j.boot {
+				f.doubtful = append(f.doubtful, r)
+			} else {
+				f.accepted = append(f.accepted, r)
+			}
+		case slotSent:
+			if !w.pinned() { // died before the answer: its outcome is unknown for ever
+				s.word.Store(uint64(w.pin()))
+			}
+			f.sent = append(f.sent, r)
+		case slotPaid, slotInvalid:
+			f.settling = append(f.settling, r)
+		case slotElsewhere:
+			f.elsewhere = append(f.elsewhere, r)
+		case slotSettled, slotPurged, slotRejected, slotDuplicate, slotConflict:
+			seg.finals.Add(1)
+		case slotFree, slotStates:
+		}
+	}
+	return last
+}

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"container/heap"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// resolver finds out what became of payments whose outcome is not known: those pinned to a processor, and those whose
+// answer is overdue. It asks by look-up first; a pinned payment that the processor does not know is sent again, to the same
+// processor, under the same requestedAt. It never sends anything anywhere else.
+type resolver struct {
+	ledger     *ledger
+	policy     gate
+	settler    *settler
+	dispatcher *dispatcher
+	processors [processors]client
+	metrics    *metrics
+	log        *slog.Logger
+
+	mu       sync.Mutex
+	pins     pinHeap
+	out      map[*watched]struct{} // attempts that are out
+	kicked   chan struct{}         // capacity 1: an attempt is out, or a pin is due earlier than thought
+	doubts   []ref
+	lookUps  chan struct{} // a token for each look-up or repeated send that may run at once
+	attempts sync.WaitGroup
+}
+
+// watched is one attempt that is out.
+type watched struct {
+	v     slotView
+	pm    permit
+	since time.Time
+	next  time.Time // when it is to be looked up
+	busy  bool      // a look-up runs
+}
+
+// pin is a pinned payment that waits for its next try.
+type pin struct {
+	ref   ref
+	tries int
+	due   time.Time
+}
+
+const (
+	// An attempt is looked up when it takes this much longer than expected, and again after as long.
+	overdueAfter = 300 * time.Millisecond
+	watchEvery   = 50 * time.Millisecond
+	// Pinned payments are tried again after 100 ms, 200 ms, ... 5 s.
+	firstPinRetry = 100 * time.Millisecond
+	lastPinRetry  = 5 * time.Second
+	// resolverConcurrency bounds look-ups and repeated sends together, for both processors: they count in a processor's limits.
+	resolverConcurrency = 64
+	doubtRetry          = time.Second
+)
+
+func newResolver(l *ledger, pol gate, s *settler, d *dispatcher, procs [processors]client, m *metrics, log *slog.Logger) *resolver {
+	return &resolver{ledger: l, policy: pol, settler: s, dispatcher: d, processors: procs, metrics: m, log: log,
+		out: make(map[*watched]struct{}), kicked: make(chan struct{}, 1), lookUps: make(chan struct{}, resolverConcurrency)}
+}
+
+// watch follows an attempt from now until unwatch.
+func (r *resolver) watch(v slotView, pm permit) *watched {
+	now := time.Now()
+	w := &watched{v: v, pm: pm, since: now, next: now.Add(r.policy.expect(pm.processor) + overdueAfter)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.out[w] = struct{}{}; len(r.out) == 1 {
+		r.kick()
+	}
+	return w
+}
+
+func (r *resolver) unwatch(w *watched) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.out, w)
+}
+
+// pin takes a payment over whose outcome is unknown.
+func (r *resolver) pin(ref ref) {
+	r.schedule(pin{ref: ref, due: time.Now()})
+}
+
+// doubt takes a payment over that may have been sent before a power loss without a trace of it here.
+func (r *resolver) doubt(refs ...ref) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doubts = append(r.doubts, refs...)
+	r.kick()
+}
+
+func (r *resolver) schedule(p pin) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if heap.Push(&r.pins, p); r.pins[0].ref == p.ref {
+		r.kick()
+	}
+}
+
+func (r *resolver) kick() {
+	select {
+	case r.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// run works until ctx ends, and returns when its last try has.
+func (r *resolver) run(ctx context.Context) {
+	defer r.attempts.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-r.kicked:
+		}
+		if wait, ok := r.step(ctx); ok {
+			timer.Reset(wait)
+		}
+	}
+}
+
+// step starts what is due, and says when to look again.
+func (r *resolver) step(ctx context.Context) (wait time.Duration, ok bool) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.pins) > 0 && !r.pins[0].due.After(now) && r.begin() {
+		p := heap.Pop(&r.pins).(pin)
+		r.attempts.Go(func() { r.try(p); r.end() })
+	}
+	for len(r.doubts) > 0 && r.begin() {
+		d := r.doubts[len(r.doubts)-1]
+		r.doubts = r.doubts[:len(r.doubts)-1]
+		r.attempts.Go(func() { r.settleDoubt(ctx, d); r.end() })
+	}
+	for w := range r.out {
+		if !w.busy && now.After(w.next) && r.begin() {
+			w.busy = true
+			r.attempts.Go(func() { r.lookAfter(w); r.end() })
+		}
+	}
+	switch {
+	case len(r.out) > 0 || len(r.doubts) > 0:
+		return watchEvery, true
+	case len(r.pins) > 0:
+		return max(time.Until(r.pins[0].due), time.Millisecond), true
+	}
+	return 0, false
+}
+
+// begin takes a token for a look-up, without waiting.
+func (r *resolver) begin() bool {
+	select {
+	case r.lookUps <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *resolver) end() { <-r.lookUps }
+
+// lookAfter asks for a payment while its answer is overdue: if it is there, it is settled without the answer.
+func (r *resolver) lookAfter(w *watched) {
+	r.policy.overdue(w.pm.processor, time.Since(w.since))
+	found := r.lookUp(w.v, w.pm.processor)
+	if found {
+		r.policy.release(w.pm)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w.busy, w.next = found, time.Now().Add(overdueAfter)
+}
+
+// lookUp asks the processor for a payment and journals it as paid if it is there.
+func (r *resolver) lookUp(v slotView, p processorID) bool {
+	res := r.processors[p].lookUp(v.id)
+	r.metrics.lookUp(p, res)
+	if res.kind != lookUpFound {
+		return false
+	}
+	v, ok := r.ledger.read(v.ref) // a second attempt, or a pin, may have changed the word since
+	if !ok || v.word.state() != slotSent {
+		return true
+	}
+	if res.amount != v.amount || res.requestedAt != v.requestedAt {
+		r.log.Warn("processor has the payment under other values", "id", v.id.String(), "processor", p.String(),
+			"amount", int64(res.amount), "ours", int64(v.amount), "requested_at", int64(res.requestedAt), "our_requested_at", int64(v.requestedAt))
+	}
+	if v, ok = r.ledger.paidAs(v, p, res.amount, res.requestedAt); ok {
+		r.settler.add(v.ref)
+	}
+	return true
+}
+
+// try makes one more try for a pinned payment: look it up, else send it again, to the same processor only.
+func (r *resolver) try(p pin) {
+	v, ok := r.ledger.read(p.ref)
+	if !ok || v.word.state() != slotSent {
+		return
+	}
+	at := v.word.processor()
+	if r.lookUp(v, at) {
+		return
+	}
+	if r.sendAgain(v, at) {
+		return
+	}
+	delay := lastPinRetry
+	if p.tries < 6 {
+		delay = min(firstPinRetry<<p.tries, lastPinRetry)
+	}
+	r.schedule(pin{ref: p.ref, tries: p.tries + 1, due: time.Now().Add(delay)})
+}
+
+// sendAgain repeats a pinned payment's attempt. It is true when that ended it. No refusal and no 4xx unpins or rejects it:
+// the earlier attempt may still land.
+func (r *resolver) sendAgain(v slotView, at processorID) bool {
+	pm, ok := r.policy.acquireAt(at)
+	if !ok {
+		return false
+	}
+	v, ok = r.ledger.sent(v, at, v.requestedAt)
+	if !ok {
+		r.policy.release(pm)
+		return true // settled meanwhile
+	}
+	r.ledger.sync(v.ref)
+	res := r.processors[at].pay(v.id, v.amount, v.requestedAt)
+	r.policy.observe(pm, res.outcome, res.took)
+	r.metrics.attempt(at, res)
+	switch res.outcome {
+	case outcomePaid:
+		if v, ok := r.ledger.paid(v); ok {
+			r.settler.add(v.ref)
+		}
+		return true
+	case outcomeTaken:
+		if r.lookUp(v, at) {
+			return true
+		}
+		r.log.Error("processor says that it has a payment, but does not find it", "id", v.id.String(), "processor", at.String())
+	case outcomeMisconfigured, outcomeInvalid:
+		r.log.Error("processor refuses a payment that may be on its way", "id", v.id.String(), "processor", at.String(), "outcome", res.outcome.String(), "detail", res.detail)
+	case outcomeRefused, outcomeBusy, outcomeUnknown:
+	}
+	return false
+}
+
+// settleDoubt asks both processors for a payment that reads accepted although the host went down since. Only when both have
+// answered that they do not know it may it be sent.
+func (r *resolver) settleDoubt(ctx context.Context, d ref) {
+	for {
+		v, ok := r.ledger.read(d)
+		if !ok || v.word.state() != slotAccepted {
+			return
+		}
+		absent := 0
+		for id := range processorID(processors) {
+			res := r.processors[id].lookUp(v.id)
+			r.metrics.lookUp(id, res)
+			switch res.kind {
+			case lookUpFound:
+				if v, ok := r.ledger.paidAs(v, id, res.amount, res.requestedAt); ok {
+					r.settler.add(v.ref)
+				}
+				return
+			case lookUpAbsent:
+				absent++
+			case lookUpNoAnswer:
+			}
+		}
+		if absent == processors {
+			r.dispatcher.push(d)
+			return
+		}
+		if pause(ctx, doubtRetry); ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// pinned is how many payments wait for their outcome to be found out.
+func (r *resolver) pinned() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pins)
+}
+
+type pinHeap []pin
+
+func (h pinHeap) Len() int           { return len(h) }
+func (h pinHeap) Less(i, k int) bool { return h[i].due.Before(h[k].due) }
+func (h pinHeap) Swap(i, k int)      { h[i], h[k] = h[k], h[i] }
+func (h *pinHeap) Push(x any)        { *h = append(*h, x.(pin)) }
+func (h *pinHeap) Pop() any {
+	old := *h
+	p := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return p
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A segment is one file of a journal: a header page and 65,536 slots, mapped shared. The size was measured in a container
+// of 60 MB: with 4 MB the slowest append took 3.6 ms at 200,000 a second, with 64 MB 19 to 47 ms, since mapped pages count
+// against the container's limit.
+const (
+	segmentSlotsLog2 = 16
+	segmentSlots     = 1 << segmentSlotsLog2
+	segmentHeader    = 4096
+	segmentBytes     = segmentHeader + segmentSlots*slotSize
+	segmentSuffix    = ".segment"
+
+	formatVersion = 1
+)
+
+var segmentMagic = [8]byte{'g', 'a', 'l', 'o', 's', 'e', 'g', '\n'}
+
+// segmentHead is the header page. All but the two words at its end is written before the file gets its name.
+type segmentHead struct {
+	magic   [8]byte
+	version uint32
+	sum     uint32 // over version, journal, number and boot
+	journal journalID
+	number  uint64
+	boot    [16]byte // the host's boot id when the segment was made: see doubtful slots in recover.go
+	// newest is set when the last slot became final: the segment's newest acceptedAt, plus one; 0 before. A segment that
+	// carries it needs no scan at start.
+	newest atomic.Int64
+	// purged is 1 when a purge has forgotten everything in a segment that was final already.
+	purged atomic.Uint32
+}
+
+type segment struct {
+	number uint64
+	path   string
+	file   *os.File
+	data   []byte // the mapping; empty after unmap
+	head   *segmentHead
+	slots  []slot
+	ids    idIndex
+	// holesBelow is the sequence below which a slot that was never published never will be: set once, by recovery.
+	holesBelow uint64
+	dirty      atomic.Bool  // set after every store, taken back before a sync
+	finals     atomic.Int64 // slots that are final, or holes that nobody will ever publish; retired when it reaches segmentSlots
+}
+
+var (
+	errNewerFormat = errors.New("written by a newer galo")
+	errDamaged     = errors.New("damaged")
+)
+
+func (h *segmentHead) checksum() uint32 {
+	var b [4 + 8 + 8 + 16]byte
+	binary.LittleEndian.PutUint32(b[0:], h.version)
+	copy(b[4:], h.journal[:])
+	binary.LittleEndian.PutUint64(b[12:], h.number)
+	copy(b[20:], h.boot[:])
+	return crc32.Checksum(b[:], castagnoli)
+}
+
+func segmentPath(dir string, number uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%012d%s", number, segmentSuffix))
+}
+
+// createSegment makes the file, really allocated (a store into a hole on a full disk would kill the process), with its
+// pages touched, and gives it its name last. durable: all that is on the disk before it returns.
+func createSegment(dir string, j journalID, number uint64, boot [16]byte, durable bool) (*segment, error) {
+	path := segmentPath(dir, number)
+	made := path + ".new"
+	file, err := os.OpenFile(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a segment: %w", err)
+	}
+	discard := func(err error) (*segment, error) {
+		file.Close()
+		os.Remove(made)
+		return nil, fmt.Errorf("cannot make a segment: %w", err)
+	}
+	if err := allocate(file, segmentBytes); err != nil {
+		return discard(err)
+	}
+	seg, err := mapSegment(file, path, number)
+	if err != nil {
+		return discard(err)
+	}
+	for i := 0; i < segmentSlots; i += segmentHeader / slotSize {
+		seg.slots[i].word.Store(0) // a write to every page now spares an append the fault
+	}
+	h := seg.head
+	h.magic, h.version, h.journal, h.number, h.boot = segmentMagic, formatVersion, j, number, boot
+	h.sum = h.checksum()
+	publish := func() error {
+		if durable {
+			if err := file.Sync(); err != nil {
+				return err
+			}
+		}
+		if err := os.Rename(made, path); err != nil || !durable {
+			return err
+		}
+		return syncDir(dir)
+	}
+	if err := publish(); err != nil {
+		seg.unmap()
+		return discard(err)
+	}
+	return seg, nil
+}
+
+// openSegment maps a segment that exists. errNewerFormat and errDamaged tell what is wrong with it.
+func openSegment(dir string, j journalID, number uint64) (*segment, error) {
+	path := segmentPath(dir, number)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a segment: %w", err)
+	}
+	refuse := func(err error) (*segment, error) {
+		file.Close()
+		return nil, fmt.Errorf("cannot open segment %s: %w", path, err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return refuse(err)
+	}
+	if info.Size() < segmentBytes {
+		// Cut short: the slots that are gone read as never published, and are reported by what is missing around them.
+		if info.Size() < segmentHeader {
+			return refuse(errDamaged)
+		}
+		if err := allocate(file, segmentBytes); err != nil {
+			return refuse(err)
+		}
+	}
+	seg, err := mapSegment(file, path, number)
+	if err != nil {
+		return refuse(err)
+	}
+	h := seg.head
+	if h.magic == segmentMagic && h.version > formatVersion {
+		err = errNewerFormat
+	} else if h.magic != segmentMagic || h.sum != h.checksum() || h.journal != j || h.number != number {
+		err = errDamaged
+	}
+	if err != nil {
+		seg.unmap()
+		return refuse(err)
+	}
+	return seg, nil
+}
+
+// allocate gives the file its size with blocks behind every byte of it.
+func allocate(file *os.File, size int64) error {
+	err := unix.Fallocate(int(file.Fd()), 0, 0, size)
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	// A file system that cannot allocate is made to by writing what is not there yet.
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	zeros := make([]byte, 64<<10)
+	for at := info.Size(); at < size; at += int64(len(zeros)) {
+		if _, err := file.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mapSegment(file *os.File, path string, number uint64) (*segment, error) {
+	data, err := unix.Mmap(int(file.Fd()), 0, segmentBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("cannot map: %w", err)
+	}
+	return &segment{
+		number: number, path: path, file: file, data: data,
+		head:  (*segmentHead)(unsafe.Pointer(&data[0])),
+		slots: unsafe.Slice((*slot)(unsafe.Pointer(&data[segmentHeader])), segmentSlots),
+		ids:   newIDIndex(),
+	}, nil
+}
+
+// unmap ends the mapping and closes the file. Nobody may hold a pointer into the segment any more.
+func (s *segment) unmap() error {
+	err := unix.Munmap(s.data)
+	s.data, s.slots, s.head = nil, nil, nil
+	return errors.Join(err, s.file.Close())
+}
+
+// first is the sequence of the segment's first slot.
+func (s *segment) first() uint64 { return s.number << segmentSlotsLog2 }
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// payer is what workers and their flights share: everything that a payment meets between its ring and its settling.
+type payer struct {
+	ledger     *ledger
+	dispatcher *dispatcher
+	store      claimStore
+	life       *lifeWatch
+	policy     gate
+	resolver   *resolver
+	settler    *settler
+	elsewhere  *elsewhere
+	processors [processors]client
+	metrics    *metrics
+	log        *slog.Logger
+	flights    sync.WaitGroup
+}
+
+// claimStore, gate and client are the seams at which workers run without Redis, policy and network.
+type claimStore interface {
+	token() lifeToken
+	claim(ctx context.Context, t lifeToken, replaying bool, mark uint64, in []claim, out []claimAnswer) error
+}
+
+type gate interface {
+	acquire(ctx context.Context, acceptedAt micros) (permit, bool)
+	acquireAt(id processorID) (permit, bool)
+	observe(pm permit, o outcome, took time.Duration)
+	release(pm permit)
+	overdue(id processorID, out time.Duration)
+	expect(id processorID) time.Duration
+}
+
+type client interface {
+	pay(id paymentID, amount cents, requestedAt micros) payResult
+	lookUp(id paymentID) lookUpResult
+}
+
+// claimBatch is how many payments a worker claims in one round trip.
+const claimBatch = 64
+
+// worker takes payments from the rings, claims them, and sends each on its way. It works on one batch at a time; a slow
+// processor costs it nothing, since what is out is waited for by a goroutine of its own (a flight), and what piles up in the
+// ring of a worker that waits at the policy's gate is taken by the others.
+type worker struct {
+	*payer
+	number  int
+	taken   [claimBatch]ref
+	views   []slotView
+	claims  []claim
+	answers []claimAnswer
+}
+
+func newWorker(number int, p *payer) *worker {
+	return &worker{payer: p, number: number, views: make([]slotView, 0, claimBatch),
+		claims: make([]claim, 0, claimBatch), answers: make([]claimAnswer, claimBatch)}
+}
+
+// run works until ctx ends. What it has in hand then is as it was in the journal: accepted.
+func (w *worker) run(ctx context.Context) {
+	for {
+		n := w.dispatcher.take(ctx, w.number, w.taken[:])
+		if n == 0 {
+			return
+		}
+		token, ok := w.claim(ctx, w.taken[:n])
+		if !ok {
+			return
+		}
+		for _, v := range w.views {
+			pm, ok := w.policy.acquire(ctx, v.acceptedAt)
+			if !ok {
+				return
+			}
+			if v, ok := w.send(v, pm, token); ok {
+				w.flights.Go(func() { w.fly(ctx, v, pm, token) })
+			}
+		}
+	}
+}
+
+// claim leaves in views the payments that are ours to send, and returns the life of Redis in which that holds. It repeats
+// until Redis has answered: while that is away nothing is sent.
+func (w *worker) claim(ctx context.Context, refs []ref) (lifeToken, bool) {
+	w.views, w.claims = w.views[:0], w.claims[:0]
+	for _, r := range refs {
+		if v, ok := w.ledger.read(r); ok && v.word.state() == slotAccepted {
+			w.views = append(w.views, v)
+			w.claims = append(w.claims, w.ledger.claimOf(v))
+		}
+	}
+	if len(w.views) == 0 {
+		return "", true
+	}
+	for {
+		token, ok := w.life.await(ctx)
+		if !ok {
+			return "", false
+		}
+		err := w.store.claim(ctx, token, false, w.settler.mark(), w.claims, w.answers[:len(w.claims)])
+		if err == nil {
+			w.sort()
+			return token, true
+		}
+		if !w.settler.recoverFrom(ctx, token, err) {
+			return "", false
+		}
+	}
+}
+
+// sort acts on the answers to the claims: what was won stays in views.
+func (w *worker) sort() {
+	won := w.views[:0]
+	for i, v := range w.views {
+		switch a := &w.answers[i]; a.kind {
+		case claimWon:
+			won = append(won, v)
+		case claimHeld:
+			if v, ok := w.ledger.become(v, slotElsewhere); ok {
+				w.elsewhere.add(v.ref)
+			}
+		case claimFinal:
+			w.elsewhere.finish(v, a.rec)
+		}
+	}
+	w.views = won
+}
+
+// send journals an attempt. It is false when the payment must not go out after all; the permit is given back then.
+func (p *payer) send(v slotView, pm permit, token lifeToken) (slotView, bool) {
+	v, ok := p.ledger.sent(v, pm.processor, nowMicros())
+	if !ok {
+		p.policy.release(pm)
+		return v, false
+	}
+	// A claim holds in one life of Redis. Whoever prepares a new life makes its token known first and looks at the slots
+	// then; we have stored the slot's state first and look at the token now. So either this sees the new token, and the
+	// claim is void, or the other one sees the slot as sent, and takes the claim over into the new life.
+	if p.store.token() != token {
+		p.policy.release(pm)
+		if v, ok := p.ledger.refused(v); ok {
+			p.dispatcher.push(v.ref)
+		}
+		return v, false
+	}
+	return v, true
+}
+
+// fly waits for the outcome of an attempt that was journalled as sent, and does what it calls for. A refused payment stays
+// here and asks the policy again; every other outcome hands it on.
+func (p *payer) fly(ctx context.Context, v slotView, pm permit, token lifeToken) {
+	for {
+		p.ledger.sync(v.ref) // unsynced, "sent" could read "accepted" after a power loss, and go elsewhere
+		watched := p.resolver.watch(v, pm)
+		res := p.processors[pm.processor].pay(v.id, v.amount, v.requestedAt)
+		p.resolver.unwatch(watched)
+		p.policy.observe(pm, res.outcome, res.took)
+		p.metrics.attempt(pm.processor, res)
+
+		var ok bool
+		switch res.outcome {
+		case outcomePaid:
+			if v, ok = p.ledger.paid(v); ok {
+				p.settler.add(v.ref)
+			}
+			return
+		case outcomeInvalid:
+			p.log.Error("payment rejected by its processor", "id", v.id.String(), "processor", pm.processor.String(), "detail", res.detail)
+			if v, ok = p.ledger.become(v, slotInvalid); ok {
+				p.settler.add(v.ref)
+			}
+			return
+		case outcomeUnknown, outcomeTaken:
+			if v, ok = p.ledger.pinned(v); ok {
+				p.resolver.pin(v.ref)
+			}
+			return
+		case outcomeMisconfigured:
+			p.log.Error("processor refuses us", "processor", pm.processor.String(), "detail", res.detail)
+			v, ok = p.ledger.refused(v)
+		case outcomeRefused, outcomeBusy:
+			v, ok = p.ledger.refused(v)
+		}
+		if !ok {
+			return // a look-up was quicker
+		}
+		if pm, ok = p.policy.acquire(ctx, v.acceptedAt); !ok {
+			return
+		}
+		if v, ok = p.send(v, pm, token); !ok {
+			return
+		}
+	}
+}
+
+// claimOf is the claim that a slot makes: it names the slot, so that the same one may claim again after a crash or a lost reply.
+func (l *ledger) claimOf(v slotView) claim {
+	return claim{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, journal: l.journal(v.ref).id.String(), seq: v.ref.seq()}
+}
+
+// recoverFrom does what an error of the store calls for before the call may be repeated. It is false when ctx ends.
+func (s *settler) recoverFrom(ctx context.Context, token lifeToken, err error) bool {
+	const storeRetry = 50 * time.Millisecond
+	var purged purgedError
+	switch {
+	case errors.Is(err, errNoLife):
+		s.life.lost(token)
+		s.kick()
+		return ctx.Err() == nil
+	case errors.As(err, &purged):
+		s.adoptMark(purged.mark)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(storeRetry):
+		return true
+	}
+}
