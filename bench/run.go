@@ -1,0 +1,229 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// stormOptions is how a storm is driven, apart from what the storm is.
+type stormOptions struct {
+	checkEvery time.Duration // 0: only in the contest's rhythm
+	drain      time.Duration // how long the last payments may take
+	settle     time.Duration // how long after that the summary may take to have them; 0: the contest's grace
+	losePct    float64       // of the answers to written payments: half of them closed, half left hanging
+	screen     *screen
+	// disturb does harm while the storm runs and returns how often; nil does none. It ends with its context.
+	disturb func(ctx context.Context, start time.Time, length time.Duration) int
+}
+
+const (
+	beginAfter   = 200 * time.Millisecond // from the last preparation to the first shot
+	readyEvery   = 50 * time.Millisecond
+	answerWithin = 30 * time.Second
+	drainEvery   = 200 * time.Millisecond
+)
+
+// A stormRun is one storm on its way. Its parts end in the order in which runStorm stops them.
+type stormRun struct {
+	storm  storm
+	opts   stormOptions
+	door   *door
+	admins [processors]*adminClient
+	load   *load
+	check  *checker
+	before [processors]counted
+	start  time.Time
+}
+
+// runStorm sends a storm at galo, wherever it and the processors run, and judges what came of it. An error means
+// that there is no verdict: something the bench itself needs did not work.
+func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminClient, opts stormOptions) (verdict, error) {
+	r := &stormRun{
+		storm: s, opts: opts, door: d, admins: admins, load: newLoad(d, s.shots()),
+		check: &checker{door: d, admins: admins, say: opts.screen.say},
+	}
+	if err := r.prepare(ctx); err != nil {
+		return verdict{}, err
+	}
+	r.start = time.Now().Add(beginAfter)
+
+	whileItRuns, stop := context.WithCancel(ctx)
+	defer stop()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer stop() // before the wait, if a return comes early
+	parts.Go(func() { r.check.run(whileItRuns, r.start, opts.checkEvery) })
+	parts.Go(func() { r.show(whileItRuns) })
+
+	var stormParts sync.WaitGroup
+	kills := 0
+	stormParts.Go(func() { r.turnStages(whileItRuns) })
+	if opts.disturb != nil {
+		stormParts.Go(func() { kills = opts.disturb(whileItRuns, r.start, s.length) })
+	}
+	r.load.run(ctx, r.start)
+	sleepUntil(ctx, r.start.Add(s.length))
+	stormParts.Wait()
+	if ctx.Err() != nil {
+		return verdict{}, fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
+	}
+
+	v := verdict{Storm: s.name, Seed: s.seed, Seconds: s.length.Seconds(), Kills: kills}
+	paid, err := r.drain(ctx, &v)
+	if err != nil {
+		return verdict{}, err
+	}
+	stop()
+	parts.Wait()
+	opts.screen.say("asking galo about what it has paid")
+	v.Final = r.check.final(ctx, r.start.Add(-windowBack), paid, rand.New(rand.NewPCG(s.seed, 0x636865636b)))
+	if err := r.sum(ctx, &v, paid); err != nil {
+		return verdict{}, err
+	}
+	return v, nil
+}
+
+// prepare brings everything to a known beginning.
+func (r *stormRun) prepare(ctx context.Context) error {
+	first := r.storm.at(0)
+	for p, a := range r.admins {
+		if err := a.enter(ctx, first.delay[p], first.failing[p]); err != nil {
+			return err
+		}
+		if err := a.lose(ctx, losses{Close: r.opts.losePct / 2, Hang: r.opts.losePct / 2}); err != nil {
+			return err
+		}
+		if err := a.purge(ctx); err != nil {
+			return err
+		}
+		var err error
+		if r.before[p], err = a.counters(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.door.awaitAnswer(ctx, answerWithin); err != nil {
+		return err
+	}
+	if err := r.door.purge(ctx); err != nil {
+		// Only a galo with a past of its own needs it, and then the comparison shows that.
+		r.opts.screen.say("%v", err)
+	}
+	return nil
+}
+
+// turnStages makes the processors what the table says, each stage at its moment.
+func (r *stormRun) turnStages(ctx context.Context) {
+	for _, st := range r.storm.stages {
+		if !sleepUntil(ctx, r.start.Add(st.from)) {
+			return
+		}
+		for p, a := range r.admins {
+			if err := a.enter(ctx, st.delay[p], st.failing[p]); err != nil && ctx.Err() == nil {
+				r.opts.screen.say("stage at %v: %v", st.from, err)
+			}
+		}
+		r.opts.screen.say("%5.1f s  %v", st.from.Seconds(), st)
+	}
+}
+
+// drain waits until everything that was accepted is paid, or until the time for it is over.
+func (r *stormRun) drain(ctx context.Context, v *verdict) (paid [processors][]written, err error) {
+	began := time.Now()
+	for round := 0; ; round++ {
+		for p, a := range r.admins {
+			if paid[p], err = a.payments(ctx); err != nil {
+				return paid, err
+			}
+		}
+		v.LagAfterDrain = len(r.findings(paid).lost)
+		v.DrainSeconds = time.Since(began).Seconds()
+		if round == 0 {
+			v.LagAtEnd = v.LagAfterDrain
+		}
+		if v.LagAfterDrain == 0 || time.Since(began) > r.opts.drain {
+			break
+		}
+		if err := r.awaitPaid(ctx, began.Add(r.opts.drain)); err != nil {
+			return paid, err
+		}
+	}
+	// Payments whose client got no 202 may come in meanwhile: the lists are read once more.
+	if !sleepUntil(ctx, time.Now().Add(cmp.Or(r.opts.settle, windowGrace))) {
+		return paid, fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
+	}
+	for p, a := range r.admins {
+		if paid[p], err = a.payments(ctx); err != nil {
+			return paid, err
+		}
+	}
+	return paid, nil
+}
+
+// awaitPaid waits until the numbers alone say that all may be paid; the lists are long, the numbers are not.
+func (r *stormRun) awaitPaid(ctx context.Context, until time.Time) error {
+	for {
+		if !sleepUntil(ctx, time.Now().Add(drainEvery)) {
+			return fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
+		}
+		var sum int64
+		for _, a := range r.admins {
+			t, _, err := a.summary(ctx, always)
+			if err != nil {
+				return err
+			}
+			sum += t.requests
+		}
+		if sum >= r.load.accepted.Load() || time.Now().After(until) {
+			return nil
+		}
+	}
+}
+
+// always is a window around everything, in years that RFC 3339 can write.
+var always = window{0, time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()}
+
+func (r *stormRun) findings(paid [processors][]written) findings {
+	n := r.load.attempted.Load()
+	return judge(r.load.shots[:n], r.load.ends[:n], paid)
+}
+
+// sum fills the verdict in from all parts.
+func (r *stormRun) sum(ctx context.Context, v *verdict, paid [processors][]written) error {
+	l := r.load
+	v.Sent, v.Accepted, v.Refused = l.attempted.Load(), l.accepted.Load(), l.refused.Load()
+	v.Unanswered, v.Retried = l.unanswered.Load(), l.retried.Load()
+	v.Statuses = make(map[int]int64)
+	for status := range l.statuses {
+		if n := l.statuses[status].Load(); n > 0 {
+			v.Statuses[status] = n
+		}
+	}
+	f := r.findings(paid)
+	v.Lost, v.Twice, v.Uninvited, v.Strange, v.Altered = len(f.lost), len(f.twice), len(f.uninvited), len(f.strange), len(f.altered)
+	if v.Lost+v.Twice+v.Uninvited+v.Strange+v.Altered > 0 {
+		r.opts.screen.say("some of them: lost %v, twice %v, paid though refused %v, never sent %v, another amount %v",
+			sample(f.lost), sample(f.twice), sample(f.uninvited), sample(f.strange), sample(f.altered))
+	}
+	v.Checks = r.check.sofar()
+	v.Latency, v.FirstTry, v.SentLate = l.latency.quantiles(), l.firstTry.quantiles(), l.late.quantiles()
+	for p, a := range r.admins {
+		_, rate, err := a.summary(ctx, always)
+		if err != nil {
+			return err
+		}
+		t := within(paid[p], math.MinInt64, math.MaxInt64)
+		v.Paid[p] = paidAt{Requests: t.requests, Amount: t.amount, Rate: rate}
+		after, err := a.counters(ctx)
+		if err != nil {
+			return err
+		}
+		v.Processor[p] = after.since(r.before[p])
+	}
+	v.score()
+	return nil
+}

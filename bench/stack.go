@@ -1,0 +1,419 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A project is one compose project. Those of the bench have names of their own, so that taking one down with its
+// volumes never touches a galo that somebody runs from the same files.
+type project struct {
+	name  string
+	root  string // the module's folder, where the compose files begin
+	files []string
+	env   []string // besides this process's own
+}
+
+const (
+	stackAddress     = "http://127.0.0.1:9999"
+	processorNetwork = "payment-processor"
+	galoPrefix       = "galo" // of the services that are galo's instances
+
+	downWithin = 2 * time.Minute
+	upWithin   = 2 * time.Minute
+)
+
+// stackAdmins is where the simulated processors of bench/processors.compose.yml are on the host.
+var stackAdmins = [processors]string{"http://127.0.0.1:8001", "http://127.0.0.1:8002"}
+
+func stackProject(root string, s settings) project {
+	p := project{name: "galo-bench", root: root, files: []string{"docker-compose.yml"}, env: []string{"ALLOW_PURGE=true"}}
+	if s.patience != "" {
+		p.env = append(p.env, "PATIENCE="+s.patience)
+	}
+	return p
+}
+
+func nothingProject(root string) project {
+	return project{name: "galo-nothing", root: root, files: []string{"docker-compose.yml", "bench/nothing.compose.yml"}}
+}
+
+// compose runs one command of docker compose; its output is in the error if it fails.
+func (p project) compose(ctx context.Context, args ...string) error {
+	full := []string{"compose", "--project-name", p.name}
+	for _, f := range p.files {
+		full = append(full, "--file", f)
+	}
+	cmd := exec.CommandContext(ctx, "docker", append(full, args...)...)
+	cmd.Dir, cmd.Env = p.root, append(os.Environ(), p.env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot run docker compose %s for %s: %w\n%s", strings.Join(args, " "), p.name, err, out)
+	}
+	return nil
+}
+
+// up starts a project from nothing: what an earlier run may have left is removed first, with its data.
+func (p project) up(ctx context.Context) error {
+	if err := p.down(ctx); err != nil {
+		return err
+	}
+	if err := p.compose(ctx, "build"); err != nil {
+		return err
+	}
+	return p.compose(ctx, "up", "--detach", "--no-build")
+}
+
+// down removes everything the project has made, volumes included, also when ctx is done.
+func (p project) down(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
+	defer cancel()
+	return p.compose(ctx, "down", "--volumes", "--remove-orphans")
+}
+
+// moduleRoot is the folder of galo's module, wherever inside it the bench is run.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("cannot find the module of galo (run this inside its folder): %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// runStack plays a storm at the compose stack under its limits, and before it the same storm at servers that do nothing.
+func runStack(ctx context.Context, s settings, screen *screen) (err error) {
+	st, err := newStorm(s.storm, s.seed, s.length(), s.rate)
+	if err != nil {
+		return err
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	e, err := newEngine(ctx)
+	if err != nil {
+		return err
+	}
+	run := &stackRun{settings: s, storm: st, root: root, engine: e, screen: screen}
+	var result stackVerdict
+	if s.compare {
+		if result.Nothing, err = run.nothing(ctx); err != nil {
+			return err
+		}
+	}
+	leave, err := run.startProcessors(ctx)
+	defer func() { err = errors.Join(err, leave()) }()
+	if err != nil {
+		return err
+	}
+	if err := run.galo(ctx, &result); err != nil {
+		return err
+	}
+	result.print(screen.out)
+	if err := result.write(s.json); err != nil {
+		return err
+	}
+	if !result.clean() {
+		return errNotClean
+	}
+	return nil
+}
+
+// A stackRun is what the parts of one run have in common.
+type stackRun struct {
+	settings settings
+	storm    storm
+	root     string
+	engine   *engine
+	screen   *screen
+}
+
+// A stackVerdict is a verdict, what it cost, and what the same storm is like without galo.
+type stackVerdict struct {
+	verdict
+	Over       float64        `json:"measuredSeconds"` // what the containers' use is counted over
+	Containers []containerUse `json:"containers"`
+	Nothing    quantiles      `json:"nothingMicros"`
+}
+
+func (v *stackVerdict) print(w io.Writer) {
+	v.verdict.print(w)
+	over := time.Duration(v.Over * float64(time.Second))
+	for _, u := range append(slices.Clone(v.Containers), together(v.Containers)) {
+		fmt.Fprintf(w, "%-14s %s\n", "container", u.describe(over))
+	}
+	if v.Nothing.P99 > 0 {
+		fmt.Fprintf(w, "%-14s p50 %s, p99 %s, p99.9 %s, highest %s: the same nginx and storm in front of servers that do nothing\n", "nothing",
+			ms(v.Nothing.P50), ms(v.Nothing.P99), ms(v.Nothing.P999), ms(v.Nothing.Max))
+		fmt.Fprintf(w, "%-14s galo's p99 is %.2f times that\n", "", float64(v.Latency.P99)/float64(v.Nothing.P99))
+	}
+}
+
+// write keeps the verdict for a program to read, if it is asked for.
+func (v *stackVerdict) write(path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err == nil {
+		err = os.WriteFile(path, append(text, '\n'), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write verdict: %w", err)
+	}
+	return nil
+}
+
+// nothing is how the storm's clients fare at servers that answer 202 and do nothing, behind the same nginx.
+func (r *stackRun) nothing(ctx context.Context) (q quantiles, err error) {
+	p := nothingProject(r.root)
+	defer func() { err = errors.Join(err, p.down(ctx)) }()
+	r.screen.say("building and starting the stack that does nothing")
+	if err := p.up(ctx); err != nil {
+		return q, err
+	}
+	d, err := newDoor(stackAddress)
+	if err != nil {
+		return q, err
+	}
+	if err := awaitAccepted(ctx, d); err != nil {
+		return q, err
+	}
+	l := newLoad(d, r.storm.shots())
+	r.screen.say("storm %s, seed %d, %v at it: %d payments", r.storm.name, r.storm.seed, r.storm.length, len(l.shots))
+	l.run(ctx, time.Now().Add(beginAfter))
+	if ctx.Err() != nil {
+		return q, fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
+	}
+	if lost := l.refused.Load() + l.unanswered.Load(); lost > 0 {
+		r.screen.say("%d of these were not answered with 202", lost)
+	}
+	return l.latency.quantiles(), nil
+}
+
+// awaitAccepted waits until the stack accepts payments.
+func awaitAccepted(ctx context.Context, d *door) error {
+	ctx, cancel := context.WithTimeout(ctx, upWithin)
+	defer cancel()
+	body := []byte(`{"correlationId":"` + freshID().String() + `","amount":1}`)
+	for {
+		status, err := d.post(body)
+		if err == nil && status == http.StatusAccepted {
+			return nil
+		}
+		if err == nil {
+			err = fmt.Errorf("status %d", status)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("cannot begin storm: nothing was accepted within %v: %w", upWithin, err)
+		case <-time.After(readyEvery):
+		}
+	}
+}
+
+// startProcessors makes sure that the simulated processors and their network are there. What was there before stays
+// when leave is called.
+func (r *stackRun) startProcessors(ctx context.Context) (leave func() error, err error) {
+	leave = func() error { return nil }
+	p := project{name: "galo-processors", root: r.root, files: []string{"bench/processors.compose.yml"}}
+	owner, there, err := r.engine.networkOwner(ctx, processorNetwork)
+	if err != nil {
+		return leave, err
+	}
+	if there && owner != p.name {
+		p.env = append(p.env, "PROCESSOR_NETWORK_EXISTS=true")
+	}
+	before, err := r.engine.containers(ctx, p.name)
+	if err != nil {
+		return leave, err
+	}
+	if len(before) == 0 {
+		leave = func() error { return p.down(ctx) }
+	}
+	r.screen.say("building and starting the processors")
+	if err := p.compose(ctx, "up", "--detach", "--build"); err != nil {
+		return leave, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, upWithin)
+	defer cancel()
+	for _, a := range r.admins() {
+		for {
+			_, err := a.counters(ctx)
+			if err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return leave, fmt.Errorf("cannot begin storm: %w", err)
+			case <-time.After(readyEvery):
+			}
+		}
+	}
+	return leave, nil
+}
+
+func (r *stackRun) admins() (all [processors]*adminClient) {
+	for i, base := range stackAdmins {
+		all[i] = newAdminClient(processorNames[i], base, r.settings.token)
+	}
+	return all
+}
+
+// galo plays the storm at the real stack and fills in all that is known about it.
+func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
+	p := stackProject(r.root, r.settings)
+	defer func() {
+		if r.settings.keep {
+			r.screen.say("the stack is kept: docker compose -p %s down -v removes it", p.name)
+			return
+		}
+		err = errors.Join(err, p.down(ctx))
+	}()
+	r.screen.say("building and starting the stack")
+	if err := p.up(ctx); err != nil {
+		return err
+	}
+	all, err := r.engine.containers(ctx, p.name)
+	if err != nil {
+		return err
+	}
+	d, err := newDoor(stackAddress)
+	if err != nil {
+		return err
+	}
+	if err := d.awaitAnswer(ctx, upWithin); err != nil {
+		return err
+	}
+	m, err := newMeter(ctx, r.engine, all)
+	if err != nil {
+		return err
+	}
+	opts := stormOptions{checkEvery: r.settings.checkEvery, drain: r.settings.drain, losePct: r.settings.lose, screen: r.screen}
+	var harm *killing
+	if r.settings.kills > 0 {
+		harm = &killing{run: r, meter: m, times: r.settings.kills, victims: instancesOf(all)}
+		opts.disturb = harm.disturb
+	}
+	whileItRuns, stop := context.WithCancel(ctx)
+	var metering sync.WaitGroup
+	metering.Go(func() { m.run(whileItRuns) })
+	r.screen.say("storm %s, seed %d, %v: %d payments at %s", r.storm.name, r.storm.seed, r.storm.length, len(r.storm.shots()), stackAddress)
+	result.verdict, err = runStorm(ctx, d, r.storm, r.admins(), opts)
+	stop()
+	metering.Wait()
+	if err != nil {
+		return err
+	}
+	var over time.Duration
+	result.Containers, over = m.used(ctx)
+	result.Over = over.Seconds()
+	if harm != nil {
+		result.Crashes = append(result.Crashes, harm.failed...)
+	}
+	if err := r.crashes(ctx, p, all, &result.verdict); err != nil {
+		return err
+	}
+	if !result.clean() {
+		return r.saveLogs(ctx, p)
+	}
+	return nil
+}
+
+// instancesOf picks galo's own containers.
+func instancesOf(all []container) []container {
+	return slices.DeleteFunc(slices.Clone(all), func(c container) bool { return !strings.HasPrefix(c.service, galoPrefix) })
+}
+
+// crashes finds containers that ended though nobody asked them to, and instances that do not stop as they should.
+func (r *stackRun) crashes(ctx context.Context, p project, all []container, v *verdict) error {
+	for _, c := range all {
+		state, err := r.engine.state(ctx, c)
+		if err != nil {
+			return err
+		}
+		if state.RestartCount > 0 || state.State.OOMKilled || !state.State.Running {
+			v.Crashes = append(v.Crashes, fmt.Sprintf("%s: restarted %d times, killed for memory %t, running %t",
+				c.service, state.RestartCount, state.State.OOMKilled, state.State.Running))
+		}
+	}
+	if err := p.compose(ctx, "stop"); err != nil {
+		return err
+	}
+	for _, c := range instancesOf(all) {
+		state, err := r.engine.state(ctx, c)
+		if err != nil {
+			return err
+		}
+		if state.State.ExitCode != 0 {
+			v.Crashes = append(v.Crashes, fmt.Sprintf("%s: did not stop cleanly, exit status %d", c.service, state.State.ExitCode))
+		}
+	}
+	return nil
+}
+
+// saveLogs keeps what the containers have said, since they are removed.
+func (r *stackRun) saveLogs(ctx context.Context, p project) error {
+	f, err := os.CreateTemp("", "galo-stack-*.log")
+	if err != nil {
+		return fmt.Errorf("cannot keep logs: %w", err)
+	}
+	args := []string{"compose", "--project-name", p.name, "logs", "--no-color", "--timestamps"}
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd.Stdout, cmd.Stderr = f, f
+	if err := errors.Join(cmd.Run(), f.Close()); err != nil {
+		return fmt.Errorf("cannot keep logs: %w", err)
+	}
+	r.screen.say("the containers' logs are in %s", f.Name())
+	return nil
+}
+
+// killing kills instances with -9 while a storm runs.
+type killing struct {
+	run     *stackRun
+	meter   *meter
+	times   int
+	victims []container
+	failed  []string // kills that did not go as they should; read after the storm
+}
+
+// disturb kills a random instance so many times, at random moments of a storm, and starts it again at once: what was
+// killed through Docker counts as stopped by hand, and its restart policy leaves it alone.
+func (k *killing) disturb(ctx context.Context, start time.Time, length time.Duration) int {
+	rng := rand.New(rand.NewPCG(k.run.settings.seed, 0x6b696c6c))
+	var moments []time.Duration
+	for range k.times {
+		moments = append(moments, time.Duration((firstKill+(lastKill-firstKill)*rng.Float64())*float64(length)))
+	}
+	slices.Sort(moments)
+	for n, at := range moments {
+		if !sleepUntil(ctx, start.Add(at)) {
+			return n
+		}
+		c := k.victims[rng.IntN(len(k.victims))]
+		k.meter.read(ctx)
+		err := k.run.engine.kill(ctx, c)
+		if err == nil {
+			err = k.run.engine.awaitEnd(ctx, c)
+		}
+		if err == nil {
+			err = k.run.engine.start(ctx, c)
+		}
+		if err != nil {
+			k.failed = append(k.failed, fmt.Sprintf("%s: %v", c.service, err))
+			return n + 1
+		}
+		k.run.screen.say("%5.1f s  %s killed and started again", at.Seconds(), c.service)
+	}
+	return k.times
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A meter adds up what the containers of a stack use from its making on.
+type meter struct {
+	engine *engine
+	began  time.Time
+
+	mu      sync.Mutex
+	metered []*meteredContainer
+}
+
+// meteredContainer may die and come back, and then the kernel counts from nothing again.
+type meteredContainer struct {
+	container
+	use  containerUse
+	last reading
+}
+
+// containerUse is what one container has used of what it may use.
+type containerUse struct {
+	Service          string  `json:"service"`
+	CPUSeconds       float64 `json:"cpuSeconds"`
+	CPULimit         float64 `json:"cpuLimit"` // CPUs
+	Periods          int64   `json:"periods"`
+	ThrottledPeriods int64   `json:"throttledPeriods"`
+	ThrottledSeconds float64 `json:"throttledSeconds"`
+	MemoryPeak       int64   `json:"memoryPeak"` // bytes
+	MemoryLimit      int64   `json:"memoryLimit"`
+}
+
+// readEvery bounds what is not counted of a container that dies.
+const readEvery = time.Second
+
+func newMeter(ctx context.Context, e *engine, all []container) (*meter, error) {
+	m := &meter{engine: e, began: time.Now()}
+	for _, c := range all {
+		state, err := e.state(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		first, err := e.read(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		m.metered = append(m.metered, &meteredContainer{container: c, last: first, use: containerUse{
+			Service: c.service, CPULimit: float64(state.HostConfig.NanoCpus) / 1e9, MemoryLimit: state.HostConfig.Memory,
+			MemoryPeak: first.memory,
+		}})
+	}
+	slices.SortFunc(m.metered, func(a, b *meteredContainer) int { return cmp.Compare(a.service, b.service) })
+	return m, nil
+}
+
+// run reads until the context is done.
+func (m *meter) run(ctx context.Context) {
+	tick := time.NewTicker(readEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			m.read(ctx)
+		}
+	}
+}
+
+// read takes one reading of each container. One that is not there at the moment is read the next time.
+func (m *meter) read(ctx context.Context) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.metered {
+		if now, err := m.engine.read(ctx, c.container); err == nil {
+			c.add(now)
+		}
+	}
+}
+
+func (c *meteredContainer) add(now reading) {
+	if now.cpu == 0 {
+		return // stopped: Docker answers with nothing
+	}
+	was := c.last
+	if now.cpu < was.cpu {
+		was = reading{}
+	}
+	c.use.CPUSeconds += (now.cpu - was.cpu).Seconds()
+	c.use.Periods += now.periods - was.periods
+	c.use.ThrottledPeriods += now.throttled - was.throttled
+	c.use.ThrottledSeconds += (now.throttledTime - was.throttledTime).Seconds()
+	c.use.MemoryPeak = max(c.use.MemoryPeak, now.memory)
+	c.last = now
+}
+
+// used is everything up to now, and over what time.
+func (m *meter) used(ctx context.Context) ([]containerUse, time.Duration) {
+	m.read(ctx)
+	over := time.Since(m.began)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []containerUse
+	for _, c := range m.metered {
+		all = append(all, c.use)
+	}
+	return all, over
+}
+
+const megabyte = 1 << 20
+
+// describe is a line for a person; the time is what the CPU's limit is held against.
+func (u containerUse) describe(over time.Duration) string {
+	return fmt.Sprintf("%-6s CPU %6.2f s of %6.2f s, throttled in %d of %d periods for %.2f s; memory at most %.1f of %.0f MB",
+		u.Service, u.CPUSeconds, u.CPULimit*over.Seconds(), u.ThrottledPeriods, u.Periods, u.ThrottledSeconds,
+		float64(u.MemoryPeak)/megabyte, float64(u.MemoryLimit)/megabyte)
+}
+
+// together adds containers up. The highest memory of each did not come at one moment: it is a bound.
+func together(all []containerUse) containerUse {
+	sum := containerUse{Service: "all"}
+	for _, u := range all {
+		sum.CPUSeconds += u.CPUSeconds
+		sum.CPULimit += u.CPULimit
+		sum.Periods += u.Periods
+		sum.ThrottledPeriods += u.ThrottledPeriods
+		sum.ThrottledSeconds += u.ThrottledSeconds
+		sum.MemoryPeak += u.MemoryPeak
+		sum.MemoryLimit += u.MemoryLimit
+	}
+	return sum
+}
