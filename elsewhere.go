@@ -8,11 +8,12 @@ import (
 )
 
 // elsewhere keeps the slots that lost the claim on their id to another slot, until that one's payment is final: the same id
-// reached two instances. They are never sent from here; the winner's journal answers for the payment.
+// reached two instances, or came again after its slot had left the index. They are never sent from here; the winner's journal answers for the payment.
 type elsewhere struct {
 	ledger *ledger
 	store  interface {
 		records(ctx context.Context, ids []paymentID, out []foundRecord) error
+		noteConflicts(ctx context.Context, notes []conflictNote) error
 	}
 	metrics *metrics
 	log     *slog.Logger
@@ -76,27 +77,39 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 	if err := e.store.records(ctx, ids, found); err != nil {
 		return refs
 	}
+	var conflicting []slotView
+	var notes []conflictNote
 	for i, v := range views {
 		switch f := found[i]; {
 		case f.found && f.state == recordClaimed:
 			left = append(left, v.ref)
-		case f.found:
-			e.finish(v, f.record)
+		case f.found && f.amount != v.amount:
+			conflicting, notes = append(conflicting, v), append(notes, conflictNote{v.id, v.amount})
 		default:
-			// A claim never expires: the winner was final, and is forgotten by a purge or by age.
+			// Final under the same amount; or gone: a claim never expires, so the winner was final, and is forgotten
+			// by a purge or by age.
 			e.ledger.become(v, slotDuplicate)
 		}
+	}
+	if len(notes) == 0 {
+		return left
+	}
+	// The note first: a slot that is final is not looked at again.
+	if err := e.store.noteConflicts(ctx, notes); err != nil {
+		return append(left, refsOf(conflicting)...)
+	}
+	for _, v := range conflicting {
+		e.metrics.conflicts.Inc()
+		e.log.Warn("one id came with two amounts: this one is not paid", "id", v.id.String(), "cents", int64(v.amount))
+		e.ledger.become(v, slotConflict)
 	}
 	return left
 }
 
-// finish ends a slot whose id is final through another one.
-func (e *elsewhere) finish(v slotView, rec record) {
-	if rec.amount == v.amount {
-		e.ledger.become(v, slotDuplicate)
-		return
+func refsOf(views []slotView) []ref {
+	refs := make([]ref, len(views))
+	for i, v := range views {
+		refs[i] = v.ref
 	}
-	e.metrics.conflicts.Inc()
-	e.log.Warn("one id came with two amounts", "id", v.id.String(), "paid", int64(rec.amount), "refused", int64(v.amount))
-	e.ledger.become(v, slotConflict)
+	return refs
 }

@@ -12,6 +12,7 @@ type finder struct {
 	ledger *ledger
 	store  interface {
 		records(ctx context.Context, ids []paymentID, out []foundRecord) error
+		conflictOf(ctx context.Context, id paymentID) (cents, error)
 	}
 	bus interface {
 		ask(ctx context.Context, id paymentID, enough func([]answer) bool) []answer
@@ -64,11 +65,7 @@ func (p *payment) appendJSON(dst []byte) []byte {
 // could not be asked.
 func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 	v, here := f.ledger.find(&id, indexHash(&id))
-	var conflicting cents
 	if here {
-		if v.word.state() == slotConflict {
-			conflicting = v.amount
-		}
 		if p, ok := unsettled(v); ok {
 			return p, nil
 		}
@@ -77,8 +74,9 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 	storeErr := f.store.records(ctx, []paymentID{id}, found[:])
 	if storeErr == nil && found[0].found && found[0].state != recordClaimed {
 		p := paymentOf(found[0].record)
-		p.conflicting = conflicting
-		return p, nil
+		var err error
+		p.conflicting, err = f.store.conflictOf(ctx, id)
+		return p, err
 	}
 	if here && storeErr != nil {
 		if p, ok := settledHere(v); ok {

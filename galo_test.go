@@ -17,11 +17,11 @@ import (
 
 // fakeProcessor is a processor of the tests: it keeps what it was paid and answers as it is told to.
 type fakeProcessor struct {
-	server *httptest.Server
-	mu     sync.Mutex
-	paid   map[string]fakePayment
-	posts  map[string]int // attempts by id
-	health int
+	server   *httptest.Server
+	mu       sync.Mutex
+	paid     map[string]fakePayment
+	posts    map[string]int // attempts by id
+	onHealth func()
 	// handle, if it is set, may answer a POST; it is true when it has. write books the payment.
 	handle func(w http.ResponseWriter, p fakePayment, write func()) bool
 	found  func(id string) (fakePayment, bool) // replaces the look-up
@@ -47,8 +47,11 @@ func (f *fakeProcessor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.post(w, r)
 	case r.URL.Path == "/payments/service-health":
 		f.mu.Lock()
-		f.health++
+		heard := f.onHealth
 		f.mu.Unlock()
+		if heard != nil {
+			heard()
+		}
 		io.WriteString(w, `{"failing":false,"minResponseTime":0}`)
 	default:
 		f.mu.Lock()

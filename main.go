@@ -173,6 +173,8 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.server = s.routes()
 	g.ready = &readiness{ledger: g.ledger}
 	g.admin = newAdmin(g.metrics, g.ready.why)
+	g.settler.announce = g.bus.publishPurge
+	g.bus.onPurge(g.settler.adoptMark)
 	g.bus.onFinding(g.policy.heard)
 	g.bus.answerWith(finder.answer)
 	g.metrics.observe(g.ledger, g.dispatcher, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, life)

@@ -11,12 +11,13 @@ import (
 // settler brings what the journals say into Redis: payments that were paid or rejected, many in one round trip, and
 // everything at once when Redis has begun a new life. It is one goroutine, so that a purge finds no settle under way.
 type settler struct {
-	ledger  *ledger
-	store   settleStore
-	life    *lifeWatch
-	linger  time.Duration
-	metrics *metrics
-	log     *slog.Logger
+	ledger   *ledger
+	store    settleStore
+	life     *lifeWatch
+	linger   time.Duration
+	metrics  *metrics
+	announce func(mark uint64) // tells the other instances of a purge
+	log      *slog.Logger
 
 	queue  *ring         // what is to be settled; has room for all that may be pending
 	kicked chan struct{} // capacity 1: there is something to do
@@ -33,6 +34,7 @@ type settleStore interface {
 	token() lifeToken
 	beginLife(ctx context.Context, mark uint64) (newLife, error)
 	report(ctx context.Context, t lifeToken, journal string, all []string) (bool, error)
+	noteConflicts(ctx context.Context, notes []conflictNote) error
 	claim(ctx context.Context, t lifeToken, replaying bool, mark uint64, in []claim, out []claimAnswer) error
 	settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) error
 	purge(ctx context.Context, t lifeToken, mark uint64) (uint64, error)
@@ -52,7 +54,7 @@ const (
 )
 
 func newSettler(l *ledger, store settleStore, lf *lifeWatch, linger time.Duration, m *metrics, log *slog.Logger) *settler {
-	s := &settler{ledger: l, store: store, life: lf, linger: linger, metrics: m, log: log,
+	s := &settler{ledger: l, store: store, life: lf, linger: linger, metrics: m, announce: func(uint64) {}, log: log,
 		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), purges: make(chan purgeRequest),
 		views: make([]slotView, 0, settleBatch), batch: make([]settlement, 0, settleBatch)}
 	for _, j := range *l.journals.Load() {
@@ -332,11 +334,14 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 	now := nowMicros()
 	var settled []settlement
 	var out []claim
+	var notes []conflictNote
 	collect := func(v slotView) {
 		if st, ok := settlementOf(v, now); ok {
 			settled = append(settled, st)
 		} else if v.word.state() == slotSent {
 			out = append(out, s.ledger.claimOf(v))
+		} else if v.word.state() == slotConflict {
+			notes = append(notes, conflictNote{v.id, v.amount})
 		}
 	}
 	flush := func() error {
@@ -361,7 +366,12 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 			}
 			s.check(step, answers)
 		}
-		settled, out = nil, nil
+		if len(notes) > 0 {
+			if err := s.step(func(ctx context.Context) error { return s.store.noteConflicts(ctx, notes) }); err != nil {
+				return err
+			}
+		}
+		settled, out, notes = nil, nil, nil
 		return nil
 	}
 	// The mapped segments first: one that is retired in the meantime is then found among the retired.
@@ -431,5 +441,6 @@ func (s *settler) startPurge(ctx context.Context) error {
 		return err
 	}
 	s.adoptMark(mark)
+	s.announce(mark)
 	return s.followMark()
 }

@@ -120,15 +120,13 @@ func (w *worker) claim(ctx context.Context, refs []ref) (lifeToken, bool) {
 func (w *worker) sort() {
 	won := w.views[:0]
 	for i, v := range w.views {
-		switch a := &w.answers[i]; a.kind {
+		switch w.answers[i].kind {
 		case claimWon:
 			won = append(won, v)
-		case claimHeld:
+		case claimHeld, claimFinal:
 			if v, ok := w.ledger.become(v, slotElsewhere); ok {
 				w.elsewhere.add(v.ref)
 			}
-		case claimFinal:
-			w.elsewhere.finish(v, a.rec)
 		}
 	}
 	w.views = won

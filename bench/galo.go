@@ -176,6 +176,7 @@ func (in *instance) start() error {
 	return nil
 }
 
+// crashed notes that an instance is gone though nobody asked it to end, or does not come back.
 func (f *fleet) crashed(in *instance, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,13 +185,14 @@ func (f *fleet) crashed(in *instance, err error) {
 	f.say("%s", text)
 }
 
-// crashed is what happened to instances that nobody asked to end.
+// crashReports is what happened to instances that nobody asked to end.
 func (f *fleet) crashReports() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.crashes)
 }
 
+// awaitReady waits until the instance says that it takes payments, and gives up early when its process ends.
 func (in *instance) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
