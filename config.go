@@ -89,7 +89,7 @@ func settings() []setting {
 			meaning:   "how long ids are remembered, records kept and the journal replayable",
 			valueKind: aDuration(time.Minute, 8760*time.Hour, func(c *config) *time.Duration { return &c.retention })},
 		{name: "WORKERS", standard: "4", meaning: "how many workers take payments off the rings",
-			valueKind: aNumber(1, 64, func(c *config) *int { return &c.workers })},
+			valueKind: aNumber(1, 63, func(c *config) *int { return &c.workers })},
 		{name: "MAX_PENDING", standard: "131072", meaning: "how many payments may wait; beyond it: 503",
 			valueKind: aNumber(1, 4_194_304, func(c *config) *int { return &c.maxPending })},
 		{name: "PATIENCE", standard: "10s",
