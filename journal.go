@@ -221,14 +221,7 @@ func (j *journal) advanceLow() uint64 {
 	return min(j.low, next)
 }
 
-// eachMapped visits every published slot of the mapped segments from a sequence on.
-func (j *journal) eachMapped(from uint64, visit func(v slotView)) {
-	table := j.table.Load()
-	for number := max(table.first, from>>segmentSlotsLog2); number < table.end(); number++ {
-		j.eachIn(number, from, visit)
-	}
-}
-
+// eachIn visits the published slots of a mapped segment from a sequence on.
 func (j *journal) eachIn(number, from uint64, visit func(v slotView)) {
 	side := j.readers.enter()
 	defer j.readers.leave(side)

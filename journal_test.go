@@ -235,7 +235,7 @@ func TestRepeatedIDs(t *testing.T) {
 	}
 	check(100, acceptedAgain)
 	check(101, acceptedConflict)
-	v = must(t)(l.become(v, slotElsewhere))
+	must(t)(l.become(v, slotElsewhere))
 	check(101, acceptedAgain) // what the winner's amount is, is not known here
 	if l.pending.Load() != 1 {
 		t.Errorf("%d pending", l.pending.Load())

@@ -53,7 +53,7 @@ func (w *retentionSweep) run(before micros) error {
 	}
 	w.s.swept.Store(w.to)
 	for p := range processorID(processors) {
-		if err := w.walk(p, len(bucketLevels())-1, 0); err != nil {
+		if err := w.walk(p, bucketLevelCount-1, 0); err != nil {
 			return err
 		}
 	}

@@ -45,9 +45,11 @@ type bucketLevel struct {
 	parent micros
 }
 
+const bucketLevelCount = 4
+
 // bucketLevels returns the layers from the finest to the coarsest.
-func bucketLevels() [4]bucketLevel {
-	return [4]bucketLevel{
+func bucketLevels() [bucketLevelCount]bucketLevel {
+	return [bucketLevelCount]bucketLevel{
 		{'s', secondLength, minuteLength},
 		{'m', minuteLength, hourLength},
 		{'h', hourLength, dayLength},

@@ -16,7 +16,6 @@ import (
 // server is what clients call. Intake (POST /payments) waits for nothing but the journal. Queries go through a lane of their
 // own with bounded seats, since they wait for Redis: however many wait there, intake does not notice.
 type server struct {
-	http       *fasthttp.Server
 	ledger     *ledger
 	dispatcher *dispatcher
 	finder     *finder

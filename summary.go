@@ -157,7 +157,7 @@ func planSummary(from, to micros, swept int64) summaryPlan {
 		from, end = roundSwept(from, swept), roundSwept(end, swept)
 	}
 	if from < end {
-		plan.cover(from, end, len(bucketLevels())-1)
+		plan.cover(from, end, bucketLevelCount-1)
 	}
 	return plan
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -240,6 +241,39 @@ func (in *instance) logEnd() string {
 		return err.Error()
 	}
 	return string(tail)
+}
+
+// keepEvidence writes down, beside the logs, what each instance says about itself now: once it is stopped, nothing
+// tells any more what it was waiting for.
+func (f *fleet) keepEvidence(ctx context.Context) {
+	for _, in := range f.instances {
+		for what, path := range map[string]string{"metrics": "/metrics", "goroutines": "/debug/pprof/goroutine?debug=1"} {
+			if err := in.save(ctx, path, strings.TrimSuffix(in.log.Name(), ".log")+"."+what); err != nil {
+				f.say("%v", err)
+			}
+		}
+	}
+}
+
+// save writes one answer of the instance's admin address to a file.
+func (in *instance) save(ctx context.Context, path, file string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+in.admin+path, nil)
+	if err != nil {
+		return fmt.Errorf("cannot save %s of %s: %w", path, in.name, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("cannot save %s of %s: %w", path, in.name, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil {
+		err = os.WriteFile(file, text, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot save %s of %s: %w", path, in.name, err)
+	}
+	return nil
 }
 
 // end sends a signal, waits for the process to be gone, and says how it ended.

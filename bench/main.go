@@ -89,11 +89,11 @@ func runBench(ctx context.Context, s settings, screen *screen) (err error) {
 	bases := []string{s.target}
 	var galo *fleet
 	if s.target == "" {
-		dir, remove, err := s.workDir(screen)
-		if err != nil {
-			return err
+		var dir string
+		if dir, err = os.MkdirTemp("", "galo-bench-"); err != nil {
+			return fmt.Errorf("cannot make a folder for galo: %w", err)
 		}
-		defer remove()
+		defer func() { s.leave(dir, err != nil, screen) }()
 		if galo, err = s.startGalo(ctx, dir, urls, screen); err != nil {
 			return err
 		}
@@ -117,6 +117,9 @@ func runBench(ctx context.Context, s settings, screen *screen) (err error) {
 		return err
 	}
 	if galo != nil {
+		if !v.clean() {
+			galo.keepEvidence(ctx)
+		}
 		stopErr := galo.stop()
 		v.Crashes = galo.crashReports()
 		if stopErr != nil {
@@ -150,21 +153,15 @@ func (s settings) startGalo(ctx context.Context, dir string, urls [processors]st
 	}, screen.say)
 }
 
-// workDir is where galo's journals and logs are, and how they are removed.
-func (s settings) workDir(screen *screen) (dir string, remove func(), err error) {
-	dir, err = os.MkdirTemp("", "galo-bench-")
-	if err != nil {
-		return "", nil, fmt.Errorf("cannot make a folder for galo: %w", err)
+// leave removes the folder with galo's journals and logs, unless it is asked for or may explain a failure.
+func (s settings) leave(dir string, failed bool, screen *screen) {
+	if s.keep || failed {
+		screen.say("journals and logs are kept in %s", dir)
+		return
 	}
-	return dir, func() {
-		if s.keep {
-			screen.say("journals and logs are kept in %s", dir)
-			return
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			screen.say("cannot remove %s: %v", dir, err)
-		}
-	}, nil
+	if err := os.RemoveAll(dir); err != nil {
+		screen.say("cannot remove %s: %v", dir, err)
+	}
 }
 
 // processors starts two of them in this process, or speaks to those that run elsewhere.

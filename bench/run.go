@@ -209,6 +209,14 @@ func (r *stormRun) sum(ctx context.Context, v *verdict, paid [processors][]writt
 		r.opts.screen.say("some of them: lost %v, twice %v, paid though refused %v, never sent %v, another amount %v",
 			sample(f.lost), sample(f.twice), sample(f.uninvited), sample(f.strange), sample(f.altered))
 	}
+	for _, id := range sample(f.lost) {
+		// Whether galo still has it tells a payment that waits from one that is forgotten.
+		if record, err := r.door.record(ctx, id); err != nil {
+			r.opts.screen.say("lost %s: %v", id, err)
+		} else {
+			r.opts.screen.say("lost %s: galo has it as %+v", id, record)
+		}
+	}
 	v.Checks = r.check.sofar()
 	v.Latency, v.FirstTry, v.SentLate = l.latency.quantiles(), l.firstTry.quantiles(), l.late.quantiles()
 	for p, a := range r.admins {
