@@ -1,0 +1,106 @@
+package main
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestOneSyncServesAllWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var began []time.Time
+		g := newGroupSync(func() error {
+			began = append(began, time.Now())
+			time.Sleep(10 * time.Millisecond)
+			return nil
+		}, quietLog())
+		go g.run(t.Context())
+		start := time.Now()
+		served := make(chan time.Duration, 100)
+		wait := func() {
+			g.wait()
+			served <- time.Since(start)
+		}
+		go wait()
+		synctest.Wait()
+		time.Sleep(5 * time.Millisecond) // the first sync is half done: it does not serve those that come now
+		for range 99 {
+			go wait()
+		}
+		if got := <-served; got != 10*time.Millisecond {
+			t.Errorf("the first was served after %s", got)
+		}
+		for range 99 {
+			if got := <-served; got != 20*time.Millisecond {
+				t.Errorf("one that came during the first sync was served after %s", got)
+			}
+		}
+		if len(began) != 2 {
+			t.Errorf("%d syncs for 100 who wait, want 2", len(began))
+		}
+	})
+}
+
+func TestSyncThatFailsIsRepeatedBeforeAnybodyIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		g := newGroupSync(func() error {
+			if tries++; tries < 4 {
+				return errors.New("no space")
+			}
+			return nil
+		}, quietLog())
+		go g.run(t.Context())
+		g.wait()
+		if tries != 4 {
+			t.Errorf("served after %d tries", tries)
+		}
+	})
+}
+
+func TestDurableOnDiskIsPaidTheSame(t *testing.T) {
+	w := newTestWorld(t)
+	g := w.start(t, "DURABILITY", "disk")
+	for n := range uint64(20) {
+		g.accepted(nthID(n), "1.00")
+	}
+	eventually(t, "all are paid", func() bool { return w.def.count() == 20 })
+	eventually(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
+	if n := g.ledger.disk.done.Load(); n < 20 {
+		t.Errorf("%d syncs for 20 payments that came one after the other", n)
+	}
+}
+
+// TestAfterAPowerLossNothingDoubtfulIsSentUnasked: in a journal of another boot, "accepted" may have been "sent".
+func TestAfterAPowerLossNothingDoubtfulIsSentUnasked(t *testing.T) {
+	w := newTestWorld(t)
+	f, err := openFolder(w.dir, "one", false, quietLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.boot = [16]byte{1, 2, 3}
+	l, _, err := openLedger(f, newClock(), 100, time.Hour, quietLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, nowhere := nthID(1), nthID(2)
+	accept(t, l, 1, 500)
+	accept(t, l, 2, 600)
+	crash(l)
+	const at = "2026-01-02T03:04:05.000006Z"
+	w.fall.paid[there.String()] = fakePayment{ID: there.String(), Amount: "5.00", RequestedAt: at}
+
+	g := w.start(t)
+	g.becomes(there, "settled fallback")
+	g.becomes(nowhere, "settled default")
+	if n := w.def.attempts(there.String()) + w.fall.attempts(there.String()); n != 0 {
+		t.Errorf("%d attempts for a payment that was paid before the power went", n)
+	}
+	if got := g.summary("?to=" + at); got != wantSummary(0, "0.00", 1, "5.00") {
+		t.Errorf("summary %s", got)
+	}
+	if v := accept(t, g.ledger, 3, 1); v.ref.seq() < segmentSlots {
+		t.Error("a slot of this boot went into a segment of the last one")
+	}
+}

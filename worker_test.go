@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// bubble is workers, policy and resolver on a real journal, without Redis and network, for virtual time.
+type bubble struct {
+	*payer
+	life    lifeToken
+	pays    func(id paymentID) payResult
+	lookUps func(id paymentID) lookUpResult
+	claims  atomic.Int64
+	settled chan settlement
+}
+
+func (b *bubble) token() lifeToken { return b.life }
+
+func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, _ uint64, in []claim, out []claimAnswer) error {
+	if t != b.life {
+		return errNoLife
+	}
+	b.claims.Add(int64(len(in)))
+	clear(out)
+	return nil
+}
+
+func (b *bubble) beginLife(context.Context, uint64) (newLife, error) {
+	return newLife{token: b.life, ready: true}, nil
+}
+
+func (b *bubble) report(context.Context, lifeToken, string, []string) (bool, error) { return true, nil }
+
+func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlement, _ []journalProgress) error {
+	for _, s := range in {
+		b.settled <- s
+	}
+	return nil
+}
+
+func (b *bubble) purge(context.Context, lifeToken, uint64) (uint64, error) { return 0, nil }
+func (b *bubble) noteConflicts(context.Context, []conflictNote) error      { return nil }
+func (b *bubble) records(context.Context, []paymentID, []foundRecord) error {
+	return errNoLife
+}
+
+type bubbleProcessor struct {
+	b  *bubble
+	at processorID
+}
+
+func (p bubbleProcessor) pay(id paymentID, _ cents, _ micros) payResult { return p.b.pays(id) }
+func (p bubbleProcessor) lookUp(id paymentID) lookUpResult              { return p.b.lookUps(id) }
+
+// newBubble starts everything; the parts end with ctx.
+func newBubble(t *testing.T, ctx context.Context, patience time.Duration) *bubble {
+	l, _ := openTestLedger(t, t.TempDir())
+	m := newMetrics()
+	b := &bubble{life: "run.1", settled: make(chan settlement, 1000)}
+	b.pays = func(paymentID) payResult { return payResult{outcome: outcomePaid} }
+	b.lookUps = func(paymentID) lookUpResult { return lookUpResult{kind: lookUpAbsent} }
+	clients := [processors]client{bubbleProcessor{b, onDefault}, bubbleProcessor{b, onFallback}}
+	watch := newLifeWatch()
+	pol := newPolicy(patience, [processors]ppm{50_000, 150_000}, 100, l.clock, quietLog())
+	s := newSettler(l, b, watch, time.Millisecond, m, quietLog())
+	d := newDispatcher(4, 1<<16, 5*time.Millisecond)
+	e := &elsewhere{ledger: l, store: b, metrics: m, log: quietLog()}
+	r := newResolver(l, pol, s, d, clients, m, quietLog())
+	b.payer = &payer{ledger: l, dispatcher: d, store: b, life: watch, policy: pol, resolver: r, settler: s, elsewhere: e,
+		processors: clients, metrics: m, log: quietLog()}
+	drain, cancel := context.WithCancel(ctx)
+	cancel()
+	go s.run(ctx, drain)
+	go r.run(ctx)
+	for n := range 4 {
+		go newWorker(n, b.payer).run(ctx)
+	}
+	s.kick()
+	return b
+}
+
+func (b *bubble) accept(t *testing.T, n uint64) slotView {
+	v := accept(t, b.ledger, n, 100)
+	b.dispatcher.push(v.ref)
+	return v
+}
+
+func TestPaymentTakesOneLingerToItsProcessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		b := newBubble(t, ctx, time.Second)
+		synctest.Wait()
+		started := time.Now()
+		for n := range uint64(10) {
+			b.accept(t, n)
+		}
+		for range 10 {
+			<-b.settled
+		}
+		if took := time.Since(started); took != 6*time.Millisecond {
+			t.Errorf("10 payments took %s: want one linger of a claim and one of a settle", took)
+		}
+		if n := b.claims.Load(); n != 10 {
+			t.Errorf("%d claims", n)
+		}
+		stop()
+		synctest.Wait()
+		b.policy.(*policy).stop()
+	})
+}
+
+// TestNoPaymentWaitsBehindASlowOne: hundreds hang, and the next one is paid at once.
+func TestNoPaymentWaitsBehindASlowOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		b := newBubble(t, ctx, time.Hour)
+		slow := nthID(0)
+		b.pays = func(id paymentID) payResult {
+			if id == slow {
+				time.Sleep(time.Minute)
+			}
+			return payResult{outcome: outcomePaid}
+		}
+		synctest.Wait()
+		b.accept(t, 0)
+		time.Sleep(time.Second)
+		started := time.Now()
+		for n := uint64(1); n < 20; n++ {
+			b.accept(t, n)
+			<-b.settled
+		}
+		if took := time.Since(started); took > 19*6*time.Millisecond {
+			t.Errorf("19 payments took %s", took)
+		}
+		time.Sleep(2 * time.Minute)
+		stop()
+		synctest.Wait()
+		b.policy.(*policy).stop()
+	})
+}
+
+// TestClaimOfAnEarlierLifeIsVoid: a payment that waits at the policy's gate while Redis begins a new life is claimed again
+// before it is sent.
+func TestClaimOfAnEarlierLifeIsVoid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		b := newBubble(t, ctx, time.Hour)
+		pol := b.policy.(*policy)
+		refuseOne(pol, onDefault)
+		pol.mu.Lock()
+		pol.state[onDefault].probing = true // nobody probes: the payment waits
+		pol.mu.Unlock()
+		synctest.Wait()
+		b.accept(t, 1)
+		time.Sleep(time.Second)
+		if n := b.claims.Load(); n != 1 {
+			t.Fatalf("%d claims", n)
+		}
+		b.life = "run.2"
+		b.payer.life.lostUnless("run.2")
+		b.payer.life.begun("run.2")
+		pol.health(onDefault, healthReading{}, time.Now())
+		<-b.settled
+		if n := b.claims.Load(); n != 2 {
+			t.Errorf("%d claims: the second life knows nothing of the first one's", n)
+		}
+		stop()
+		synctest.Wait()
+		pol.stop()
+	})
+}
+
+// TestOverdueAnswerIsLookedUpWhileItHangs: found there, it is settled without its answer, and its permit is free.
+func TestOverdueAnswerIsLookedUpWhileItHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		b := newBubble(t, ctx, time.Hour)
+		var v slotView
+		written := time.Now().Add(time.Hour)
+		b.pays = func(paymentID) payResult {
+			written = time.Now().Add(2 * time.Second)
+			time.Sleep(8 * time.Second)
+			return payResult{outcome: outcomeUnknown}
+		}
+		b.lookUps = func(paymentID) lookUpResult {
+			if time.Now().Before(written) {
+				return lookUpResult{kind: lookUpAbsent}
+			}
+			at, _ := b.ledger.read(v.ref)
+			return lookUpResult{kind: lookUpFound, amount: 100, requestedAt: at.requestedAt}
+		}
+		synctest.Wait()
+		v = b.accept(t, 1)
+		started := time.Now()
+		s := <-b.settled
+		if took := time.Since(started); took < 2*time.Second || took > 2*time.Second+overdueAfter+200*time.Millisecond {
+			t.Errorf("settled after %s", took)
+		}
+		if s.processor != onDefault || s.amount != 100 {
+			t.Errorf("%+v", s)
+		}
+		if n := b.policy.(*policy).snapshot(onDefault).inFlight; n != 0 {
+			t.Errorf("%d in flight", n)
+		}
+		time.Sleep(20 * time.Second)
+		stop()
+		synctest.Wait()
+		b.policy.(*policy).stop()
+		if now, _ := b.ledger.read(v.ref); now.word.state() != slotSettled {
+			t.Errorf("the late answer made it %s", now.word.state())
+		}
+	})
+}
