@@ -114,6 +114,40 @@ func TestPurgeReachesTheOtherInstance(t *testing.T) {
 	}
 }
 
+// TestPurgeHoldsForAJournalThatWasAway: its owner was down at the purge, and Redis is wiped before
+// somebody else takes the journal over.
+func TestPurgeHoldsForAJournalThatWasAway(t *testing.T) {
+	w, redis := newSharedWorld(t)
+	a, b := w.startTwo(t)
+	b.accepted(nthID(1), "1.00")
+	b.becomes(nthID(1), "settled default")
+	b.stopAll()
+	if status, body, _ := a.do("POST", "/purge-payments", ""); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	a.accepted(nthID(2), "2.00")
+	a.becomes(nthID(2), "settled default")
+	do(t, rawConn(t, redis.url()), "FLUSHALL")
+	if got := a.summary(""); got != wantSummary(1, "2.00", 0, "0.00") {
+		t.Errorf("summary %s", got)
+	}
+}
+
+// TestProgressIsOnlyOfJournalsThatWereReplayed: else Redis would say that it has what it lacks.
+func TestProgressIsOnlyOfJournalsThatWereReplayed(t *testing.T) {
+	l, _ := openTestLedger(t, t.TempDir())
+	defer l.close()
+	s := newSettler(l, nil, newLifeWatch(), 0, newMetrics(), quietLog())
+	must(t)(l.become(accept(t, l, 1, 1), slotSettled))
+	if list := s.progress("new"); len(list) != 0 {
+		t.Errorf("%v", list)
+	}
+	l.active.replayedIn = "new"
+	if list := s.progress("new"); len(list) != 1 || list[0].low != 1 {
+		t.Errorf("%v", list)
+	}
+}
+
 // TestWipedRedisIsFilledAgain: no summary is given before every journal has reported, and then everything is there.
 func TestWipedRedisIsFilledAgain(t *testing.T) {
 	w, redis := newSharedWorld(t)

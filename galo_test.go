@@ -24,7 +24,7 @@ type fakeProcessor struct {
 	onHealth func()
 	// handle, if it is set, may answer a POST; it is true when it has. write books the payment.
 	handle func(w http.ResponseWriter, p fakePayment, write func()) bool
-	found  func(id string) (fakePayment, bool) // replaces the look-up
+	silent bool // look-ups fail
 }
 
 type fakePayment struct {
@@ -56,10 +56,11 @@ func (f *fakeProcessor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		f.mu.Lock()
 		p, ok := f.paid[id]
-		found := f.found
+		silent := f.silent
 		f.mu.Unlock()
-		if found != nil {
-			p, ok = found(id)
+		if silent {
+			w.WriteHeader(http.StatusBadGateway)
+			return
 		}
 		if !ok {
 			http.NotFound(w, r)

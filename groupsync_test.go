@@ -91,7 +91,15 @@ func TestAfterAPowerLossNothingDoubtfulIsSentUnasked(t *testing.T) {
 	const at = "2026-01-02T03:04:05.000006Z"
 	w.fall.paid[there.String()] = fakePayment{ID: there.String(), Amount: "5.00", RequestedAt: at}
 
+	w.fall.silent = true
 	g := w.start(t)
+	eventually(t, "both are asked about", func() bool { return g.metrics.lookUps[onFallback][lookUpNoAnswer].Get() >= 2 })
+	if n := w.def.count(); n != 0 {
+		t.Errorf("%d were sent while the fallback had not answered", n)
+	}
+	w.fall.mu.Lock()
+	w.fall.silent = false
+	w.fall.mu.Unlock()
 	g.becomes(there, "settled fallback")
 	g.becomes(nowhere, "settled default")
 	if n := w.def.attempts(there.String()) + w.fall.attempts(there.String()); n != 0 {

@@ -194,6 +194,21 @@ func TestJournalReopenedAfterEveryState(t *testing.T) {
 	}
 }
 
+// TestPinnedSlotKeepsItsProcessorAndInstant: whatever is written to a pinned slot by a later attempt.
+func TestPinnedSlotKeepsItsProcessorAndInstant(t *testing.T) {
+	l, _ := openTestLedger(t, t.TempDir())
+	defer l.close()
+	ok := must(t)
+	v := accept(t, l, 1, 100)
+	at := v.acceptedAt + 1111
+	v = ok(l.pinned(ok(l.sent(v, onFallback, at))))
+	v = ok(l.sent(v, onDefault, at+2222))
+	v = ok(l.refused(v))
+	if v, _ = l.read(v.ref); v.word.state() != slotSent || !v.word.pinned() || v.word.processor() != onFallback || v.requestedAt != at {
+		t.Errorf("%s at %s, pinned %v, requestedAt %d", v.word.state(), v.word.processor(), v.word.pinned(), v.requestedAt)
+	}
+}
+
 func TestNewSlotsComeAfterTheLastPublishedOne(t *testing.T) {
 	dir := t.TempDir()
 	l, _ := openTestLedger(t, dir)

@@ -69,14 +69,18 @@ func (c *checker) run(ctx context.Context, start time.Time, every time.Duration)
 		now := time.Now()
 		w := window{now.Add(-windowBack).UnixMicro(), now.Add(-windowGrace).UnixMicro()}
 		when := fmt.Sprintf("at %.1f s", now.Sub(start).Seconds())
-		result := c.once(ctx, w, when)
+		result, finding := c.once(ctx, w)
 		if ctx.Err() != nil {
 			return // cut short by the end: it says nothing
+		}
+		if finding != "" {
+			c.say("check %s: %s", when, finding)
 		}
 		if result == checkDisagreed {
 			// It counts as it was; but whether it passes tells a late payment from a wrong sum.
 			sleepUntil(ctx, time.Now().Add(secondLook))
-			c.say("the same window %v later: %v", secondLook, c.once(ctx, w, when))
+			later, _ := c.once(ctx, w)
+			c.say("the same window %v later: %v", secondLook, later)
 		}
 		c.count(result, at/contestEvery > (at-every)/contestEvery)
 	}
@@ -109,8 +113,9 @@ func (c *checker) sofar() checkCounts {
 	return c.counts
 }
 
-// once compares one window. All three are asked at the same time, so that none is given a head start.
-func (c *checker) once(ctx context.Context, w window, when string) checkResult {
+// once compares one window and says what there is to say about it. All three are asked at the same time, so that
+// none is given a head start.
+func (c *checker) once(ctx context.Context, w window) (result checkResult, finding string) {
 	var ours, theirs [processors]total
 	var ourErr error
 	var theirErr [processors]error
@@ -120,25 +125,17 @@ func (c *checker) once(ctx context.Context, w window, when string) checkResult {
 		asked.Go(func() { theirs[p], _, theirErr[p] = a.summary(ctx, w) })
 	}
 	asked.Wait()
-	for _, err := range theirErr {
-		if err != nil {
-			if ctx.Err() == nil {
-				c.say("check %s: %v", when, err)
-			}
-			return checkUnasked
-		}
-	}
-	switch {
+	switch err := errors.Join(theirErr[:]...); {
+	case err != nil:
+		return checkUnasked, err.Error()
 	case errors.Is(ourErr, errUnavailable):
-		return checkUnavailable
+		return checkUnavailable, ""
 	case ourErr != nil: // an answer that is no summary agrees with nothing
-		c.say("check %s: %v", when, ourErr)
-		return checkDisagreed
+		return checkDisagreed, ourErr.Error()
 	case ours != theirs:
-		c.say("summary disagrees %s: %s", when, differences(ours, theirs))
-		return checkDisagreed
+		return checkDisagreed, "summary disagrees: " + differences(ours, theirs)
 	}
-	return checkAgreed
+	return checkAgreed, ""
 }
 
 // differences says what galo and the processors said where they differ.

@@ -58,7 +58,9 @@ type fleetOptions struct {
 
 const (
 	readyWithin = 30 * time.Second
-	stopWithin  = 15 * time.Second
+	stopWithin  = 25 * time.Second // galo gives itself 20
+	// An instance that is stuck may not even say what it is stuck in.
+	evidenceWithin = 5 * time.Second
 )
 
 // buildGalo compiles the module's main package into dir.
@@ -217,6 +219,8 @@ func (in *instance) awaitReady(ctx context.Context) error {
 }
 
 func ready(ctx context.Context, addr string) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
 	if err != nil {
 		return false
@@ -257,6 +261,8 @@ func (f *fleet) keepEvidence(ctx context.Context) {
 
 // save writes one answer of the instance's admin address to a file.
 func (in *instance) save(ctx context.Context, path, file string) error {
+	ctx, cancel := context.WithTimeout(ctx, evidenceWithin)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+in.admin+path, nil)
 	if err != nil {
 		return fmt.Errorf("cannot save %s of %s: %w", path, in.name, err)
@@ -291,9 +297,14 @@ func (in *instance) end(sig os.Signal) error {
 	select {
 	case <-gone:
 	case <-time.After(stopWithin):
-		_ = process.Kill() // it is gone or going: there is nothing else to do about it
-		<-gone
-		return fmt.Errorf("cannot stop %s: still there %v after %v", in.name, stopWithin, sig)
+		_ = process.Signal(syscall.SIGQUIT) // the runtime writes down what every goroutine waits for, and ends
+		select {
+		case <-gone:
+		case <-time.After(evidenceWithin):
+			_ = process.Kill() // it is gone or going: there is nothing else to do about it
+			<-gone
+		}
+		return fmt.Errorf("cannot stop %s: still there %v after %v, its log ends with all its goroutines", in.name, stopWithin, sig)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
