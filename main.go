@@ -105,6 +105,7 @@ type galo struct {
 	found      found // by the ledger, to be taken up again
 	bus        *bus
 	clients    [processors]*processor
+	life       *lifeWatch
 	policy     *policy
 	settler    *settler
 	dispatcher *dispatcher
@@ -156,13 +157,13 @@ func build(c config, log *slog.Logger) (*galo, error) {
 		}
 		clients[id] = g.clients[id]
 	}
-	life := newLifeWatch()
+	g.life = newLifeWatch()
 	g.policy = newPolicy(c.patience, c.processorFee, c.maxInFlight, clock, log)
-	g.settler = newSettler(g.ledger, g.store, life, c.linger, g.metrics, log)
+	g.settler = newSettler(g.ledger, g.store, g.life, c.linger, g.metrics, log)
 	g.dispatcher = newDispatcher(c.workers, c.maxPending, c.linger)
 	g.elsewhere = &elsewhere{ledger: g.ledger, store: g.store, metrics: g.metrics, log: log}
 	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.dispatcher, clients, g.metrics, log)
-	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, store: g.store, life: life, policy: g.policy, resolver: g.resolver,
+	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: log}
 	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
 	g.health = newHealthWatch(c.role, c.instance, g.store, [processors]healthAsked{g.clients[onDefault], g.clients[onFallback]}, g.bus, g.policy.health, log)
@@ -177,7 +178,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.bus.onPurge(g.settler.adoptMark)
 	g.bus.onFinding(g.policy.heard)
 	g.bus.answerWith(finder.answer)
-	g.metrics.observe(g.ledger, g.dispatcher, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, life)
+	g.metrics.observe(g.ledger, g.dispatcher, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, g.life)
 	return g, nil
 }
 
@@ -215,7 +216,11 @@ func (g *galo) start(ctx context.Context) {
 	for n := range g.workers {
 		g.sending.run(newWorker(n, g.payer).run)
 	}
-	g.sending.run(g.health.run)
+	g.sending.run(func(ctx context.Context) {
+		if _, ok := g.life.await(ctx); ok { // the key that elects who polls is in the store
+			g.health.run(ctx)
+		}
+	})
 	g.sending.run(func(ctx context.Context) { g.takeUp(ctx, g.found) })
 	g.sending.run(g.adoptOrphans)
 	g.sending.run(g.forget)
@@ -296,10 +301,10 @@ func (g *galo) stop(limit time.Duration) error {
 		started := time.Now()
 		err := do(part)
 		if err != nil {
-			err = fmt.Errorf("cannot stop %s: %w", name, err)
+			failed = errors.Join(failed, fmt.Errorf("cannot stop %s: %w", name, err))
+			return
 		}
-		failed = errors.Join(failed, err)
-		g.log.Info("stopped", "part", name, "took", time.Since(started).Round(time.Millisecond), "error", err)
+		g.log.Info("stopped", "part", name, "took", time.Since(started).Round(time.Millisecond))
 	}
 	step("accepting", limit/4, func(d time.Duration) error { return shutdown(g.server, d) })
 	step("sending", limit/2, func(d time.Duration) error {

@@ -112,6 +112,7 @@ func (s *settler) purge(ctx context.Context) error {
 func (s *settler) run(ctx, drain context.Context) {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
+	s.kick() // the first life is entered at once
 	for ctx.Err() == nil {
 		var request *purgeRequest
 		select {

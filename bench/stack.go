@@ -402,6 +402,7 @@ func (k *killing) disturb(ctx context.Context, start time.Time, length time.Dura
 		}
 		c := k.victims[rng.IntN(len(k.victims))]
 		k.meter.read(ctx)
+		killed := time.Now()
 		err := k.run.engine.kill(ctx, c)
 		if err == nil {
 			err = k.run.engine.awaitEnd(ctx, c)
@@ -413,7 +414,7 @@ func (k *killing) disturb(ctx context.Context, start time.Time, length time.Dura
 			k.failed = append(k.failed, fmt.Sprintf("%s: %v", c.service, err))
 			return n + 1
 		}
-		k.run.screen.say("%5.1f s  %s killed and started again", at.Seconds(), c.service)
+		k.run.screen.say("%5.1f s  %s killed, and started again after %d ms", at.Seconds(), c.service, time.Since(killed).Milliseconds())
 	}
 	return k.times
 }
