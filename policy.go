@@ -72,8 +72,7 @@ const (
 type permit struct {
 	processor processorID
 	probe     bool
-	since     time.Time
-	held      *sync.Once // gives it back once, whoever comes first
+	held      *bool // false once it was given back; under the policy's mu
 }
 
 type waiter struct {
@@ -218,7 +217,8 @@ func (p *policy) take(id processorID, now time.Time, probe bool) permit {
 			s.pacing = false
 		}
 	}
-	return permit{processor: id, probe: probe, since: now, held: new(sync.Once)}
+	held := true
+	return permit{processor: id, probe: probe, held: &held}
 }
 
 // grant serves the waiters, the oldest first, as far as the rule allows. What the oldest may not, no younger one may.
@@ -241,15 +241,18 @@ func (p *policy) wake() {
 
 // release gives a permit back without an outcome: nothing was sent, or the answer will not be waited for.
 func (p *policy) release(pm permit) {
-	pm.held.Do(func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.free(pm)
-		p.grant()
-	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free(pm)
+	p.grant()
 }
 
+// free gives a permit back, whoever comes first.
 func (p *policy) free(pm permit) {
+	if !*pm.held {
+		return
+	}
+	*pm.held = false
 	s := &p.state[pm.processor]
 	s.inFlight--
 	if pm.probe {
@@ -261,7 +264,7 @@ func (p *policy) free(pm permit) {
 func (p *policy) observe(pm permit, o outcome, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pm.held.Do(func() { p.free(pm) })
+	p.free(pm)
 	s, now := &p.state[pm.processor], time.Now()
 	s.outcomeAt = now
 	switch o {

@@ -257,6 +257,25 @@ func TestPolicyBoundsWhatIsInFlight(t *testing.T) {
 	})
 }
 
+// TestPermitGivenBackByTwoAtOnce: a look-up and a late answer may both end an attempt.
+func TestPermitGivenBackByTwoAtOnce(t *testing.T) {
+	p := testPolicy(time.Hour, 1)
+	defer p.stop()
+	for range 2000 {
+		pm, ok := p.acquire(t.Context(), p.clock.now())
+		if !ok {
+			t.Fatal("no permit left")
+		}
+		var both sync.WaitGroup
+		both.Go(func() { p.release(pm) })
+		both.Go(func() { p.observe(pm, outcomePaid, time.Millisecond) })
+		both.Wait()
+		if n := p.snapshot(onDefault).inFlight; n != 0 {
+			t.Fatalf("%d in flight", n)
+		}
+	}
+}
+
 func TestPolicyLetsGoOfWhoGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPolicy(time.Hour, 1)

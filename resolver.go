@@ -233,7 +233,9 @@ func (r *resolver) sendAgain(v slotView, at processorID) bool {
 		return true // settled meanwhile
 	}
 	r.ledger.sync(v.ref)
+	watched := r.watch(v, pm)
 	res := r.processors[at].pay(v.id, v.amount, v.requestedAt)
+	r.unwatch(watched)
 	r.policy.observe(pm, res.outcome, res.took)
 	r.metrics.attempt(at, res)
 	switch res.outcome {
