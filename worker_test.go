@@ -11,17 +11,17 @@ import (
 // bubble is workers, policy and resolver on a real journal, without Redis and network, for virtual time.
 type bubble struct {
 	*payer
-	life    lifeToken
+	living  atomic.Value // the lifeToken of the store
 	pays    func(id paymentID) payResult
 	lookUps func(id paymentID) lookUpResult
 	claims  atomic.Int64
 	settled chan settlement
 }
 
-func (b *bubble) token() lifeToken { return b.life }
+func (b *bubble) token() lifeToken { return b.living.Load().(lifeToken) }
 
 func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, _ uint64, in []claim, out []claimAnswer) error {
-	if t != b.life {
+	if t != b.token() {
 		return errNoLife
 	}
 	b.claims.Add(int64(len(in)))
@@ -30,7 +30,7 @@ func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, _ uint64, in []cl
 }
 
 func (b *bubble) beginLife(context.Context, uint64) (newLife, error) {
-	return newLife{token: b.life, ready: true}, nil
+	return newLife{token: b.token(), ready: true}, nil
 }
 
 func (b *bubble) report(context.Context, lifeToken, string, []string) (bool, error) { return true, nil }
@@ -60,7 +60,8 @@ func (p bubbleProcessor) lookUp(id paymentID) lookUpResult              { return
 func newBubble(t *testing.T, ctx context.Context, patience time.Duration) *bubble {
 	l, _ := openTestLedger(t, t.TempDir())
 	m := newMetrics()
-	b := &bubble{life: "run.1", settled: make(chan settlement, 1000)}
+	b := &bubble{settled: make(chan settlement, 1000)}
+	b.living.Store(lifeToken("run.1"))
 	b.pays = func(paymentID) payResult { return payResult{outcome: outcomePaid} }
 	b.lookUps = func(paymentID) lookUpResult { return lookUpResult{kind: lookUpAbsent} }
 	clients := [processors]client{bubbleProcessor{b, onDefault}, bubbleProcessor{b, onFallback}}
@@ -160,9 +161,9 @@ func TestClaimOfAnEarlierLifeIsVoid(t *testing.T) {
 		if n := b.claims.Load(); n != 1 {
 			t.Fatalf("%d claims", n)
 		}
-		b.life = "run.2"
-		b.payer.life.lostUnless("run.2")
-		b.payer.life.begun("run.2")
+		b.living.Store(lifeToken("run.2"))
+		b.life.lostUnless("run.2")
+		b.life.begun("run.2")
 		pol.health(onDefault, healthReading{}, time.Now())
 		<-b.settled
 		if n := b.claims.Load(); n != 2 {
@@ -179,22 +180,21 @@ func TestOverdueAnswerIsLookedUpWhileItHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		b := newBubble(t, ctx, time.Hour)
-		var v slotView
-		written := time.Now().Add(time.Hour)
+		var written atomic.Bool
 		b.pays = func(paymentID) payResult {
-			written = time.Now().Add(2 * time.Second)
+			time.AfterFunc(2*time.Second, func() { written.Store(true) })
 			time.Sleep(8 * time.Second)
 			return payResult{outcome: outcomeUnknown}
 		}
-		b.lookUps = func(paymentID) lookUpResult {
-			if time.Now().Before(written) {
+		b.lookUps = func(id paymentID) lookUpResult {
+			if !written.Load() {
 				return lookUpResult{kind: lookUpAbsent}
 			}
-			at, _ := b.ledger.read(v.ref)
+			at, _ := b.ledger.find(&id, indexHash(&id))
 			return lookUpResult{kind: lookUpFound, amount: 100, requestedAt: at.requestedAt}
 		}
 		synctest.Wait()
-		v = b.accept(t, 1)
+		v := b.accept(t, 1)
 		started := time.Now()
 		s := <-b.settled
 		if took := time.Since(started); took < 2*time.Second || took > 2*time.Second+overdueAfter+200*time.Millisecond {

@@ -302,7 +302,7 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 	opts := stormOptions{checkEvery: r.settings.checkEvery, drain: r.settings.drain, losePct: r.settings.lose, screen: r.screen}
 	var harm *killing
 	if r.settings.kills > 0 {
-		harm = &killing{run: r, meter: m, times: r.settings.kills, victims: instancesOf(all)}
+		harm = &killing{run: r, times: r.settings.kills, victims: instancesOf(all)}
 		opts.disturb = harm.disturb
 	}
 	whileItRuns, stop := context.WithCancel(ctx)
@@ -381,7 +381,6 @@ func (r *stackRun) saveLogs(ctx context.Context, p project) error {
 // killing kills instances with -9 while a storm runs.
 type killing struct {
 	run     *stackRun
-	meter   *meter
 	times   int
 	victims []container
 	failed  []string // kills that did not go as they should; read after the storm
@@ -401,7 +400,6 @@ func (k *killing) disturb(ctx context.Context, start time.Time, length time.Dura
 			return n
 		}
 		c := k.victims[rng.IntN(len(k.victims))]
-		k.meter.read(ctx)
 		killed := time.Now()
 		err := k.run.engine.kill(ctx, c)
 		if err == nil {

@@ -9,12 +9,10 @@ import (
 	"time"
 )
 
-// A meter adds up what the containers of a stack use from its making on.
+// A meter adds up what the containers of a stack use from its making on. It is read by one goroutine at a time.
 type meter struct {
-	engine *engine
-	began  time.Time
-
-	mu      sync.Mutex
+	engine  *engine
+	began   time.Time
 	metered []*meteredContainer
 }
 
@@ -37,7 +35,7 @@ type containerUse struct {
 	MemoryLimit      int64   `json:"memoryLimit"`
 }
 
-// readEvery bounds what is not counted of a container that dies.
+// readEvery bounds, with the second that a reading may take, what is not counted of a container that dies.
 const readEvery = time.Second
 
 func newMeter(ctx context.Context, e *engine, all []container) (*meter, error) {
@@ -74,15 +72,18 @@ func (m *meter) run(ctx context.Context) {
 	}
 }
 
-// read takes one reading of each container. One that is not there at the moment is read the next time.
+// read takes one reading of each container, all at the same time, since some versions of Docker take a second for one.
+// A container that is not there at the moment is read the next time.
 func (m *meter) read(ctx context.Context) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	var reads sync.WaitGroup
 	for _, c := range m.metered {
-		if now, err := m.engine.read(ctx, c.container); err == nil {
-			c.add(now)
-		}
+		reads.Go(func() {
+			if now, err := m.engine.read(ctx, c.container); err == nil {
+				c.add(now)
+			}
+		})
 	}
+	reads.Wait()
 }
 
 func (c *meteredContainer) add(now reading) {
@@ -105,8 +106,6 @@ func (c *meteredContainer) add(now reading) {
 func (m *meter) used(ctx context.Context) ([]containerUse, time.Duration) {
 	m.read(ctx)
 	over := time.Since(m.began)
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	var all []containerUse
 	for _, c := range m.metered {
 		all = append(all, c.use)
