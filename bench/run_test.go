@@ -185,7 +185,7 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 		}
 	}
 	s, err := parseSettings(nil, &bytes.Buffer{})
-	if err != nil || s.length() != time.Minute || s.kills != 2 || s.lose != 5 || s.seed == 0 {
+	if err != nil || s.length() != time.Minute || s.kills != 0 || s.lose != 0 || s.seed == 0 {
 		t.Errorf("defaults are %+v, %v", s, err)
 	}
 }

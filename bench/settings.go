@@ -45,8 +45,8 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	f.Uint64Var(&s.seed, "seed", 0, "what a random storm and all moments of chance follow from; 0 takes a new one")
 	f.DurationVar(&s.duration, "duration", 0, "length of the storm (default 60s)")
 	f.Float64Var(&s.rate, "rate", 1, "factor on how many payments arrive")
-	f.Float64Var(&s.lose, "lose", 5, "percent of the processors' answers that are lost after the payment was written")
-	f.IntVar(&s.kills, "kill", 2, "how often galo is killed with -9 and started again; with -stack only if given")
+	f.Float64Var(&s.lose, "lose", 0, "percent of the processors' answers that are lost after the payment was written")
+	f.IntVar(&s.kills, "kill", 0, "how often galo is killed with -9 and started again")
 	f.StringVar(&s.patience, "patience", "", "PATIENCE of galo (default: galo's own)")
 	f.IntVar(&s.instances, "instances", 1, "how many galos share the load; more than one need -redis")
 	f.StringVar(&s.redis, "redis", "", "REDIS_URL of galo; empty is the store in its own process")
@@ -73,9 +73,6 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	if f.NArg() > 0 {
 		return s, fmt.Errorf("cannot understand %q: there are flags, and the words processor and nothing first", f.Arg(0))
 	}
-	if s.stack && !given(f, "kill") {
-		s.kills = 0 // a kill costs latency, and -stack is there to measure it
-	}
 	for p, share := range shares {
 		var err error
 		if s.fees[p], err = parseFee(*share); err != nil {
@@ -86,12 +83,6 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 		s.seed = seedNow()
 	}
 	return s, s.check()
-}
-
-// given says whether a flag was on the command line.
-func given(f *flag.FlagSet, name string) (there bool) {
-	f.Visit(func(g *flag.Flag) { there = there || g.Name == name })
-	return there
 }
 
 // check finds combinations that can't work before anything is started.
