@@ -39,7 +39,7 @@ type containerUse struct {
 const readEvery = time.Second
 
 func newMeter(ctx context.Context, e *engine, all []container) (*meter, error) {
-	m := &meter{engine: e, began: time.Now()}
+	m := &meter{engine: e}
 	for _, c := range all {
 		state, err := e.state(ctx, c)
 		if err != nil {
@@ -54,6 +54,7 @@ func newMeter(ctx context.Context, e *engine, all []container) (*meter, error) {
 			MemoryPeak: first.memory,
 		}})
 	}
+	m.began = time.Now()
 	slices.SortFunc(m.metered, func(a, b *meteredContainer) int { return cmp.Compare(a.service, b.service) })
 	return m, nil
 }
