@@ -166,6 +166,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: log}
 	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
+	g.policy.reopened = g.resolver.retryNow
 	g.health = newHealthWatch(c.role, c.instance, g.store, [processors]healthAsked{g.clients[onDefault], g.clients[onFallback]}, g.bus, g.policy.health, log)
 
 	finder := &finder{ledger: g.ledger, store: g.store, bus: g.bus}
@@ -239,7 +240,9 @@ func (g *galo) takeUp(ctx context.Context, f found) {
 	g.resolver.doubt(f.doubtful...)
 	g.elsewhere.add(f.elsewhere...)
 	for _, r := range f.sent {
-		g.resolver.pin(r)
+		if v, ok := g.ledger.read(r); ok {
+			g.resolver.pin(v)
+		}
 	}
 	for _, r := range f.settling {
 		g.settler.add(r)

@@ -18,9 +18,10 @@ type policy struct {
 	patience    time.Duration
 	cheap, dear processorID
 	clock       *clock
-	backlog     func() int    // payments that wait before they even ask
-	arrivals    func() int64  // payments accepted since the start
-	publish     func(finding) // tells the other instances what changed
+	backlog     func() int        // payments that wait before they even ask
+	arrivals    func() int64      // payments accepted since the start
+	publish     func(finding)     // tells the other instances what changed
+	reopened    func(processorID) // tells the resolver; it must not call back
 	log         *slog.Logger
 	mu          sync.Mutex
 	state       [processors]processorState
@@ -83,7 +84,7 @@ type waiter struct {
 
 func newPolicy(patience time.Duration, fees [processors]ppm, limit int, c *clock, log *slog.Logger) *policy {
 	p := &policy{patience: patience, clock: c, log: log, cheap: onDefault, dear: onFallback,
-		backlog: func() int { return 0 }, arrivals: func() int64 { return 0 }, publish: func(finding) {}}
+		backlog: func() int { return 0 }, arrivals: func() int64 { return 0 }, publish: func(finding) {}, reopened: func(processorID) {}}
 	if fees[onFallback] < fees[onDefault] {
 		p.cheap, p.dear = onFallback, onDefault
 	}
@@ -361,6 +362,7 @@ func (p *policy) open(id processorID, now time.Time, why string) {
 	s.changes++
 	p.log.Info("processor open", "processor", id.String(), "why", why, "expected", s.expected, "waiting", len(p.waiting)+p.backlog())
 	p.publish(finding{processor: id, open: true, answerTime: s.expected, at: nowMicros()})
+	p.reopened(id)
 }
 
 func (p *policy) close(id processorID, now time.Time, why string) {

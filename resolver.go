@@ -41,19 +41,25 @@ type watched struct {
 // pin is a pinned payment that waits for its next try.
 type pin struct {
 	ref   ref
+	at    processorID
 	tries int
 	due   time.Time
+	// sendFirst: it was looked up in vain before, so the next try is to send it. If it is there after all, that is answered by
+	// a 422, which is looked up.
+	sendFirst bool
 }
 
 const (
 	// An attempt is looked up when it takes this much longer than expected, and again after as long.
 	overdueAfter = 300 * time.Millisecond
-	watchEvery   = 50 * time.Millisecond
+	// However slow an answer is expected to be, it is looked up in time for a summary that asks for what was sent 1.5 s ago.
+	overdueLatest = 900 * time.Millisecond
+	watchEvery    = 50 * time.Millisecond
 	// Pinned payments are tried again after 100 ms, 200 ms, ... 5 s.
 	firstPinRetry = 100 * time.Millisecond
 	lastPinRetry  = 5 * time.Second
 	// resolverConcurrency bounds look-ups and repeated sends together, for both processors: they count in a processor's limits.
-	resolverConcurrency = 64
+	resolverConcurrency = 200
 	doubtRetry          = time.Second
 )
 
@@ -65,7 +71,11 @@ func newResolver(l *ledger, pol gate, s *settler, d *dispatcher, procs [processo
 // watch follows an attempt from now until unwatch.
 func (r *resolver) watch(v slotView, pm permit) *watched {
 	now := time.Now()
-	w := &watched{v: v, pm: pm, since: now, next: now.Add(r.policy.expect(pm.processor) + overdueAfter)}
+	patience := min(r.policy.expect(pm.processor)+overdueAfter, overdueLatest)
+	if v.word.pinned() { // its requestedAt is long ago: from the moment that it lands, summaries lack it
+		patience = r.policy.expect(pm.processor) + watchEvery
+	}
+	w := &watched{v: v, pm: pm, since: now, next: now.Add(patience)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.out[w] = struct{}{}; len(r.out) == 1 {
@@ -81,8 +91,8 @@ func (r *resolver) unwatch(w *watched) {
 }
 
 // pin takes a payment over whose outcome is unknown.
-func (r *resolver) pin(ref ref) {
-	r.schedule(pin{ref: ref, due: time.Now()})
+func (r *resolver) pin(v slotView) {
+	r.schedule(pin{ref: v.ref, at: v.word.processor(), due: time.Now()})
 }
 
 // doubt takes a payment over that may have been sent before a power loss without a trace of it here.
@@ -99,6 +109,21 @@ func (r *resolver) schedule(p pin) {
 	if heap.Push(&r.pins, p); r.pins[0].ref == p.ref {
 		r.kick()
 	}
+}
+
+// retryNow makes everything that is pinned to a processor due at once, since that has been heard of again. All of it together: as
+// each one lands, summaries lack it until it is settled, and many short gaps at once are one short gap.
+func (r *resolver) retryNow(id processorID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for i := range r.pins {
+		if p := &r.pins[i]; p.at == id && p.due.After(now) {
+			p.due, p.sendFirst, p.tries = now, p.tries > 0, 0
+		}
+	}
+	heap.Init(&r.pins)
+	r.kick()
 }
 
 func (r *resolver) kick() {
@@ -195,7 +220,7 @@ func (r *resolver) lookUp(v slotView, p processorID) bool {
 			"amount", int64(res.amount), "ours", int64(v.amount), "requested_at", int64(res.requestedAt), "our_requested_at", int64(v.requestedAt))
 	}
 	if v, ok = r.ledger.paidAs(v, p, res.amount, res.requestedAt); ok {
-		r.settler.add(v.ref)
+		r.settler.addNow(v.ref)
 	}
 	return true
 }
@@ -207,17 +232,14 @@ func (r *resolver) try(p pin) {
 		return
 	}
 	at := v.word.processor()
-	if r.lookUp(v, at) {
-		return
-	}
-	if r.sendAgain(v, at) {
+	if !p.sendFirst && r.lookUp(v, at) || r.sendAgain(v, at) {
 		return
 	}
 	delay := lastPinRetry
 	if p.tries < 6 {
 		delay = min(firstPinRetry<<p.tries, lastPinRetry)
 	}
-	r.schedule(pin{ref: p.ref, tries: p.tries + 1, due: time.Now().Add(delay)})
+	r.schedule(pin{ref: p.ref, at: at, tries: p.tries + 1, due: time.Now().Add(delay)})
 }
 
 // sendAgain repeats a pinned payment's attempt. It is true when that ended it. No refusal and no 4xx unpins or rejects it:
@@ -241,7 +263,7 @@ func (r *resolver) sendAgain(v slotView, at processorID) bool {
 	switch res.outcome {
 	case outcomePaid:
 		if v, ok := r.ledger.paid(v); ok {
-			r.settler.add(v.ref)
+			r.settler.addNow(v.ref)
 		}
 		return true
 	case outcomeTaken:
@@ -271,7 +293,7 @@ func (r *resolver) settleDoubt(ctx context.Context, d ref) {
 			switch res.kind {
 			case lookUpFound:
 				if v, ok := r.ledger.paidAs(v, id, res.amount, res.requestedAt); ok {
-					r.settler.add(v.ref)
+					r.settler.addNow(v.ref)
 				}
 				return
 			case lookUpAbsent:

@@ -21,6 +21,7 @@ type settler struct {
 
 	queue  *ring         // what is to be settled; has room for all that may be pending
 	kicked chan struct{} // capacity 1: there is something to do
+	urgent atomic.Bool   // the next batch does not linger
 	marked atomic.Uint64 // the purge mark in force; written by the settler only
 	wanted atomic.Uint64 // a mark that somebody asks for, higher than marked
 	purges chan purgeRequest
@@ -69,6 +70,12 @@ func (s *settler) add(r ref) {
 		time.Sleep(time.Millisecond)
 	}
 	s.kick()
+}
+
+// addNow is add for a payment that summaries have lacked for long: it does not linger.
+func (s *settler) addNow(r ref) {
+	s.urgent.Store(true)
+	s.add(r)
 }
 
 func (s *settler) kick() {
@@ -122,7 +129,9 @@ func (s *settler) run(ctx, drain context.Context) {
 		case req := <-s.purges:
 			request = &req
 		case <-s.kicked:
-			pause(ctx, s.linger)
+			if !s.urgent.Swap(false) {
+				pause(ctx, s.linger)
+			}
 		}
 		if request != nil {
 			request.done <- s.startPurge(ctx)

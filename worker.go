@@ -178,7 +178,7 @@ func (p *payer) fly(ctx context.Context, v slotView, pm permit, token lifeToken)
 			return
 		case outcomeUnknown, outcomeTaken:
 			if v, ok = p.ledger.pinned(v); ok {
-				p.resolver.pin(v.ref)
+				p.resolver.pin(v)
 			}
 			return
 		case outcomeMisconfigured:

@@ -45,7 +45,7 @@ type stormRun struct {
 func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminClient, opts stormOptions) (verdict, error) {
 	r := &stormRun{
 		storm: s, opts: opts, door: d, admins: admins, load: newLoad(d, s.shots()),
-		check: &checker{door: d, admins: admins, say: opts.screen.say},
+		check: &checker{door: d, admins: admins, say: opts.screen.say, faults: opts.losePct > 0 || opts.disturb != nil},
 	}
 	if err := r.prepare(ctx); err != nil {
 		return verdict{}, err

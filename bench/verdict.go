@@ -169,6 +169,9 @@ func (v *verdict) print(w io.Writer) {
 	line("disagreements", "%d (while it ran %d of %d, in the contest's rhythm %d of %d; afterwards %d of %d windows, %d of %d records, %d without an answer)",
 		v.disagreements(), v.Checks.Disagreed, v.Checks.Agreed+v.Checks.Disagreed, v.Checks.ContestBad, v.Checks.Contest,
 		v.Final.WindowsBad, v.Final.Windows, v.Final.RecordsBad, v.Final.Records, v.Final.Unanswered)
+	if n := v.Checks.Passing; n > 0 {
+		line("", "%d more while it ran were over at the second look: a payment whose answer was lost had just landed", n)
+	}
 	if n := v.Checks.Unavailable + v.Checks.Unasked; n > 0 {
 		line("", "%d checks found no summary to compare (galo away or rebuilding: %d)", n, v.Checks.Unavailable)
 	}
