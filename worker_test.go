@@ -215,3 +215,42 @@ func TestOverdueAnswerIsLookedUpWhileItHangs(t *testing.T) {
 		}
 	})
 }
+
+// TestPinnedPaymentsGoTogetherWhenTheirProcessorIsBack: while it refuses they wait longer and longer; when it answers again
+// all of them are sent in the same moment, and none of them anywhere else.
+func TestPinnedPaymentsGoTogetherWhenTheirProcessorIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		b := newBubble(t, ctx, time.Hour)
+		pol := b.policy.(*policy)
+		pol.reopened = b.resolver.retryNow
+		var up atomic.Bool
+		b.pays = func(paymentID) payResult {
+			if up.Load() {
+				return payResult{outcome: outcomePaid}
+			}
+			return payResult{outcome: outcomeRefused}
+		}
+		const n = 50
+		ok := must(t)
+		for i := range uint64(n) {
+			b.resolver.pin(ok(b.ledger.pinned(ok(b.ledger.sent(accept(t, b.ledger, i, 100), onDefault, nowMicros())))))
+		}
+		time.Sleep(time.Minute) // refused again and again: seconds lie between two tries of each now
+		b.accept(t, n)          // this one will be the probe
+		up.Store(true)
+		first := <-b.settled
+		started := time.Now()
+		for range n {
+			if s := <-b.settled; s.processor != onDefault {
+				t.Errorf("one went to %s", s.processor)
+			}
+		}
+		if took := time.Since(started); took > 100*time.Millisecond {
+			t.Errorf("from the first (%s) to the last it took %s", first.id, took)
+		}
+		stop()
+		synctest.Wait()
+		pol.stop()
+	})
+}
