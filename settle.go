@@ -41,8 +41,6 @@ type settleStore interface {
 	purge(ctx context.Context, t lifeToken, mark uint64) (uint64, error)
 }
 
-type purgeRequest struct{ done chan error }
-
 const (
 	// settleBatch is how many payments one script settles: more gains little (see BenchmarkSettle) and keeps others waiting.
 	settleBatch = 256
@@ -87,33 +85,6 @@ func (s *settler) kick() {
 
 // mark is the purge mark that claims are made under.
 func (s *settler) mark() uint64 { return s.marked.Load() }
-
-// adoptMark asks the settler to follow a higher mark, seen in Redis or heard from another instance.
-func (s *settler) adoptMark(mark uint64) {
-	for {
-		wanted := s.wanted.Load()
-		if mark <= wanted || s.wanted.CompareAndSwap(wanted, mark) {
-			break
-		}
-	}
-	s.kick()
-}
-
-// purge forgets all settled history, here and in Redis; the other instances follow when they see the mark.
-func (s *settler) purge(ctx context.Context) error {
-	req := purgeRequest{done: make(chan error, 1)}
-	select {
-	case s.purges <- req:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case err := <-req.done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 // run settles until ctx ends; then it settles what is queued, for as long as drain allows.
 func (s *settler) run(ctx, drain context.Context) {
@@ -196,6 +167,8 @@ func (s *settler) retry(ctx context.Context, err error) {
 		pause(ctx, reportRetry)
 	case errors.As(err, &purged) && purged.mark > s.mark():
 		s.adoptMark(purged.mark)
+	case errors.As(err, &purged):
+		s.known = "" // Redis missed a purge of ours: entering its life brings the mark
 	default:
 		s.metrics.storeErrors.Inc()
 		s.log.Debug("store is away", "error", err)
@@ -262,195 +235,4 @@ func (s *settler) progress(token lifeToken) []journalProgress {
 		}
 	}
 	return list
-}
-
-// enter makes sure that Redis's life is known, that it holds what our journals hold, and that workers know when it is ready.
-func (s *settler) enter(ctx context.Context) error {
-	token := s.store.token()
-	if token != "" && token == s.known && s.allReplayed(token) {
-		return nil
-	}
-	s.life.lostUnless(token)
-	mark, err := s.ledger.highestMark()
-	if err != nil {
-		return err
-	}
-	born, err := s.store.beginLife(ctx, max(mark, s.mark()))
-	if err != nil {
-		return err
-	}
-	s.life.lostUnless(born.token)
-	if born.mark > s.mark() {
-		s.adoptMark(born.mark)
-		if err := s.followMark(); err != nil {
-			return err
-		}
-	}
-	ready := false
-	for _, j := range *s.ledger.journals.Load() {
-		if j.replayedIn != born.token {
-			if err := j.purge(s.mark()); err != nil { // its owner may have been down when a purge came
-				return err
-			}
-			started := time.Now()
-			n, err := s.replay(j, born)
-			if err != nil {
-				return err
-			}
-			s.log.Info("journal replayed", "journal", j.id.String(), "life", string(born.token), "slots", n, "took", time.Since(started))
-			j.replayedIn = born.token
-		}
-		ids, err := s.ledger.folder.journalIDs()
-		if err != nil {
-			return err
-		}
-		if ready, err = s.store.report(ctx, born.token, j.id.String(), texts(ids)); err != nil {
-			return err
-		}
-	}
-	if ready {
-		if s.life.begun(born.token) {
-			s.log.Info("store ready", "life", string(born.token), "mark", s.mark())
-		}
-		s.known = born.token
-		return nil
-	}
-	// Other journals have yet to report. Settling may go on meanwhile; workers wait.
-	time.AfterFunc(reportRetry, s.kick)
-	return nil
-}
-
-func (s *settler) allReplayed(token lifeToken) bool {
-	for _, j := range *s.ledger.journals.Load() {
-		if j.replayedIn != token {
-			return false
-		}
-	}
-	return true
-}
-
-func texts(ids []journalID) []string {
-	list := make([]string, len(ids))
-	for i, id := range ids {
-		list[i] = id.String()
-	}
-	return list
-}
-
-// replay brings into a new life what Redis may lack of a journal: everything final from the store's own progress on, and
-// the claims of what is out. What was accepted only has no claim any more: it will claim again.
-func (s *settler) replay(j *journal, born newLife) (n int, err error) {
-	low := born.progress[j.id.String()]
-	now := nowMicros()
-	var settled []settlement
-	var out []claim
-	var notes []conflictNote
-	collect := func(v slotView) {
-		if st, ok := settlementOf(v, now); ok {
-			settled = append(settled, st)
-		} else if v.word.state() == slotSent {
-			out = append(out, s.ledger.claimOf(v))
-		} else if v.word.state() == slotConflict {
-			notes = append(notes, conflictNote{v.id, v.amount})
-		}
-	}
-	flush := func() error {
-		n += len(settled) + len(out)
-		for len(settled) > 0 {
-			step := settled[:min(settleBatch, len(settled))]
-			settled = settled[len(step):]
-			if err := s.step(func(ctx context.Context) error {
-				return s.store.settle(ctx, born.token, s.mark(), step, nil)
-			}); err != nil {
-				return err
-			}
-		}
-		answers := make([]claimAnswer, settleBatch)
-		for len(out) > 0 {
-			step := out[:min(settleBatch, len(out))]
-			out = out[len(step):]
-			if err := s.step(func(ctx context.Context) error {
-				return s.store.claim(ctx, born.token, !born.ready, s.mark(), step, answers[:len(step)])
-			}); err != nil {
-				return err
-			}
-			s.check(step, answers)
-		}
-		if len(notes) > 0 {
-			if err := s.step(func(ctx context.Context) error { return s.store.noteConflicts(ctx, notes) }); err != nil {
-				return err
-			}
-		}
-		settled, out, notes = nil, nil, nil
-		return nil
-	}
-	// The mapped segments first: one that is retired in the meantime is then found among the retired.
-	table := j.table.Load()
-	for number := max(table.first, low>>segmentSlotsLog2); number < table.end(); number++ {
-		j.eachIn(number, low, collect)
-		if err := flush(); err != nil {
-			return n, err
-		}
-	}
-	oldest := now - micros(s.ledger.retention.Microseconds())
-	var failed error
-	err = j.eachRetired(low, oldest, func(v slotView) {
-		if collect(v); len(settled) >= settleBatch && failed == nil {
-			failed = flush()
-		}
-	})
-	if err = errors.Join(err, failed); err != nil {
-		return n, err
-	}
-	return n, flush()
-}
-
-// step runs one call to the store under a time limit of its own: a replay as a whole may take long.
-func (s *settler) step(call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	return call(ctx)
-}
-
-// check looks for the one thing that must never be: a payment of ours that is out while another slot holds its claim.
-func (s *settler) check(claims []claim, answers []claimAnswer) {
-	for i, c := range claims {
-		if answers[i].kind == claimHeld {
-			s.log.Error("two slots have an attempt out for one id", "id", c.id.String(), "journal", c.journal, "other", answers[i].rec.journal)
-		}
-	}
-}
-
-// followMark forgets in our journals what a purge elsewhere has forgotten.
-func (s *settler) followMark() error {
-	wanted := s.wanted.Load()
-	if wanted <= s.mark() {
-		return nil
-	}
-	if err := s.ledger.purge(wanted); err != nil {
-		return err
-	}
-	s.marked.Store(wanted)
-	return nil
-}
-
-// startPurge raises the mark: in our journals first, then in Redis. If Redis is away the purge is still on: it is done
-// before anything is settled again.
-func (s *settler) startPurge(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	s.adoptMark(s.mark() + 1)
-	if err := s.followMark(); err != nil {
-		return err
-	}
-	mark, err := s.store.purge(ctx, s.store.token(), s.mark())
-	if err != nil {
-		return err
-	}
-	s.adoptMark(mark)
-	s.announce(mark)
-	return s.followMark()
 }
