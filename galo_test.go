@@ -292,6 +292,10 @@ func TestPaymentIsPaidAndShown(t *testing.T) {
 	if got := g.summary("?from=" + at + "&to=" + at); got != wantSummary(1, "19.90", 0, "0.00") {
 		t.Errorf("summary of its own microsecond: %s", got)
 	}
+	// Any offset, and a plus sign that nobody escaped.
+	if got := g.summary("?from=2020-01-01T00:00:00+02:00&to=2999-01-01T00:00:00.5-03:00"); got != wantSummary(1, "19.90", 0, "0.00") {
+		t.Errorf("summary of a window with offsets: %s", got)
+	}
 	g.accepted(id, "19.90")
 	if status := g.post(id, "20.00"); status != http.StatusConflict {
 		t.Errorf("another amount was answered %d", status)

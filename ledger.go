@@ -61,7 +61,8 @@ func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, lo
 		}
 	}
 	if err := l.active.prepare(); err != nil {
-		return nil, found{}, err
+		// A full disk does not keep what is in the journal from being paid; intake goes on when there is room.
+		log.Error("journal cannot grow: payments will be refused", "error", err)
 	}
 	return l, all, nil
 }
