@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -28,12 +29,17 @@ func newAdmin(m *metrics, ready func() string) *admin {
 		ctx.SetContentType("text/plain; version=0.0.4; charset=utf-8")
 		m.write(ctx)
 	})
-	r.ANY("/debug/pprof/{profile:*}", pprofhandler.PprofHandler)
+	r.RedirectTrailingSlash = false
+	r.ANY("/debug/pprof", pprofhandler.PprofHandler)
+	r.ANY("/debug/pprof/{profile:*}", func(ctx *fasthttp.RequestCtx) {
+		ctx.URI().SetPathBytes(bytes.TrimSuffix(ctx.Path(), []byte("/")))
+		pprofhandler.PprofHandler(ctx)
+	})
 	a.http = &fasthttp.Server{Handler: r.Handler, Name: "galo", CloseOnShutdown: true, NoDefaultServerHeader: true}
 	return a
 }
 
-// readyz says whether payments can be accepted: that needs room in the journal, and neither Redis nor a processor.
+// readyz says whether payments can be accepted: that needs room in the journal and in the queue, and neither Redis nor a processor.
 func (a *admin) readyz(ctx *fasthttp.RequestCtx) {
 	if why := a.ready(); why != "" {
 		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
@@ -101,6 +107,8 @@ func (r *readiness) why() string {
 		return "stopping"
 	case r.ledger.active.next.Load() >= r.ledger.active.limit.Load():
 		return "no room in the journal"
+	case r.ledger.pending.Load() >= r.ledger.maxPending:
+		return "the queue is full"
 	}
 	return ""
 }

@@ -66,9 +66,9 @@ func settings() []setting {
 		{name: "PROCESSOR_FALLBACK_URL", standard: "http://payment-processor-fallback:8080",
 			meaning:   "the dearer processor",
 			valueKind: anHTTPURL(func(c *config) *string { return &c.processorURL[onFallback] })},
-		{name: "PROCESSOR_DEFAULT_FEE", standard: "0.05", meaning: "its fee, as a part of the amount",
+		{name: "PROCESSOR_DEFAULT_FEE", standard: "0.05", meaning: "the default processor's fee, as a part of the amount",
 			valueKind: aFee(func(c *config) *ppm { return &c.processorFee[onDefault] })},
-		{name: "PROCESSOR_FALLBACK_FEE", standard: "0.15", meaning: "its fee, as a part of the amount",
+		{name: "PROCESSOR_FALLBACK_FEE", standard: "0.15", meaning: "the fallback processor's fee, as a part of the amount",
 			valueKind: aFee(func(c *config) *ppm { return &c.processorFee[onFallback] })},
 		{name: "REDIS_URL", secret: true,
 			meaning:   "the store that the instances share; empty: an embedded store in the process",
@@ -140,6 +140,9 @@ func readConfig(lookup func(string) (string, bool)) (config, error) {
 	if c.natsURL.reveal() != "" && c.redisURL.reveal() == "" {
 		// Instances that hear each other but share no store would not know each other's claims.
 		return config{}, fmt.Errorf("NATS_URL=%q is not allowed with an empty REDIS_URL: several instances need one store", c.natsURL)
+	}
+	if c.processorURL[onDefault] == c.processorURL[onFallback] {
+		return config{}, fmt.Errorf("PROCESSOR_FALLBACK_URL=%q is not allowed: it is PROCESSOR_DEFAULT_URL as well", c.processorURL[onFallback])
 	}
 	return c, nil
 }

@@ -92,15 +92,15 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 	switch {
 	case storeErr != nil:
 		return payment{}, storeErr
-	case found[0].found:
-		return paymentOf(found[0].record), nil // claimed by a journal whose owner is away
 	case !f.covered(answers):
-		return payment{}, errSilent
+		return payment{}, errSilent // its journal alone knows how it stands
+	case found[0].found: // settled since we asked, or it is about to be
+		return paymentOf(found[0].record), nil
 	}
 	return payment{}, errUnknownPayment
 }
 
-// covered says that the owners of all journals in the folder have answer.
+// covered says that the owners of all journals in the folder have answered.
 func (f *finder) covered(answers []answer) bool {
 	ids, err := f.ledger.folder.journalIDs()
 	if err != nil {

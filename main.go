@@ -58,6 +58,7 @@ const usage = `galo accepts payments and pays each of them once, at one of two p
 
   galo              serve
   galo healthcheck  ask the galo at ADMIN_LISTEN whether it is ready; exit status 0 if it is
+                    (-rest 30s: wait so long first, once it has been)
   galo version      print the version
   galo -h           print this
 

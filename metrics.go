@@ -16,13 +16,15 @@ type metrics struct {
 	accepted, again, conflicting, full, bad atomic.Int64 // answers at the door
 
 	attempts    [processors][outcomeUnknown + 1]*vm.Counter
-	answerTime  [processors]*vm.Histogram
+	answerTime  [processors]*vm.Summary
 	lookUps     [processors][lookUpNoAnswer + 1]*vm.Counter
 	paidCount   [processors]*vm.Counter
-	untilPaid   *vm.Histogram
+	untilPaid   *vm.Summary
+	rejected    *vm.Counter
+	purges      *vm.Counter
 	conflicts   *vm.Counter
 	storeErrors *vm.Counter
-	summaries   *vm.Histogram
+	summaries   *vm.Summary
 	refusedAsk  *vm.Counter
 	damaged     *vm.Counter
 }
@@ -31,10 +33,12 @@ func newMetrics() *metrics {
 	set := vm.NewSet()
 	m := &metrics{
 		set:         set,
-		untilPaid:   set.NewHistogram("galo_accepted_to_settled_seconds"),
+		untilPaid:   set.NewSummary("galo_accepted_to_settled_seconds"),
+		rejected:    set.NewCounter("galo_payments_rejected_total"),
+		purges:      set.NewCounter("galo_purges_total"),
 		conflicts:   set.NewCounter("galo_late_conflicts_total"),
 		storeErrors: set.NewCounter("galo_store_errors_total"),
-		summaries:   set.NewHistogram("galo_summary_seconds"),
+		summaries:   set.NewSummary("galo_summary_seconds"),
 		refusedAsk:  set.NewCounter("galo_queries_unavailable_total"),
 		damaged:     set.NewCounter("galo_journal_damaged_slots_total"),
 	}
@@ -45,12 +49,13 @@ func newMetrics() *metrics {
 		for k := range lookUpNoAnswer + 1 {
 			m.lookUps[id][k] = set.NewCounter(fmt.Sprintf(`galo_lookups_total{processor=%q,answer=%q}`, id, k))
 		}
-		m.answerTime[id] = set.NewHistogram(fmt.Sprintf(`galo_attempt_seconds{processor=%q}`, id))
+		m.answerTime[id] = set.NewSummary(fmt.Sprintf(`galo_attempt_seconds{processor=%q}`, id))
 		m.paidCount[id] = set.NewCounter(fmt.Sprintf(`galo_payments_paid_total{processor=%q}`, id))
 	}
 	count := func(answer string, n *atomic.Int64) {
 		set.NewGauge(fmt.Sprintf(`galo_payments_total{answer=%q}`, answer), func() float64 { return float64(n.Load()) })
 	}
+	set.NewGauge(fmt.Sprintf(`galo_info{version=%q}`, version), func() float64 { return 1 })
 	count("accepted", &m.accepted)
 	count("repeated", &m.again)
 	count("conflict", &m.conflicting)
@@ -73,7 +78,7 @@ func (m *metrics) observe(l *ledger, d *dispatcher, p *policy, r *resolver, s *s
 	gauge("galo_settle_queue", s.queue.len)
 	gauge("galo_elsewhere", e.len)
 	gauge("galo_journals", func() int { return len(*l.journals.Load()) })
-	gauge("galo_store_ready", func() int { return oneIf(lf.present() != "") })
+	gauge("galo_store_ready", func() int { return oneIf(lf.present() != "" && s.answering.Load()) })
 	gauge("galo_bus_connected", func() int { return oneIf(b.connected()) })
 	if l.disk != nil {
 		gauge("galo_journal_syncs", func() int { return int(l.disk.done.Load()) })
@@ -109,7 +114,7 @@ func (m *metrics) paid(id processorID, waited micros) {
 	m.untilPaid.Update((time.Duration(waited) * time.Microsecond).Seconds())
 }
 
-// write prints everything in Prometheus's text format.
+// write prints everything in Prometheus's text format: counters, gauges, and summaries with their quantiles of the last minutes.
 func (m *metrics) write(w io.Writer) {
 	m.set.WritePrometheus(w)
 	vm.WriteProcessMetrics(w)

@@ -51,6 +51,8 @@ func (s *settler) followMark() error {
 		return err
 	}
 	s.marked.Store(wanted)
+	s.metrics.purges.Inc()
+	s.log.Info("settled history forgotten", "mark", wanted)
 	return nil
 }
 

@@ -51,6 +51,7 @@ func (s *settler) enter(ctx context.Context) error {
 		}
 	}
 	if ready {
+		s.awaiting = false
 		if s.life.begun(born.token) {
 			s.log.Info("store ready", "life", string(born.token), "mark", s.mark())
 		}
@@ -58,6 +59,10 @@ func (s *settler) enter(ctx context.Context) error {
 		return nil
 	}
 	// Other journals have yet to report. Settling may go on meanwhile; workers wait.
+	if !s.awaiting {
+		s.awaiting = true
+		s.log.Warn("waiting for the owners of other journals in the folder to report: nothing is sent until then", "life", string(born.token))
+	}
 	time.AfterFunc(reportRetry, s.kick)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fasthttp/router"
@@ -52,7 +53,9 @@ func (s *server) routes() *fasthttp.Server {
 	r.POST("/purge-payments", s.queries.serve(s.postPurge))
 	r.NotFound = func(ctx *fasthttp.RequestCtx) { refuse(ctx, notFound("there is nothing at this path")) }
 	r.MethodNotAllowed = func(ctx *fasthttp.RequestCtx) {
-		refuse(ctx, methodNotAllowed(string(ctx.Response.Header.Peek(fasthttp.HeaderAllow))))
+		// The router names OPTIONS wherever it names anything, but we do not serve it.
+		allow := strings.TrimPrefix(string(ctx.Response.Header.Peek(fasthttp.HeaderAllow)), "OPTIONS, ")
+		refuse(ctx, methodNotAllowed(strings.TrimSuffix(allow, ", OPTIONS")))
 	}
 	r.PanicHandler = func(ctx *fasthttp.RequestCtx, what any) {
 		s.log.Error("handler panicked", "path", string(ctx.Path()), "what", what)

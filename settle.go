@@ -19,16 +19,19 @@ type settler struct {
 	announce func(mark uint64) // tells the other instances of a purge
 	log      *slog.Logger
 
-	queue  *ring         // what is to be settled; has room for all that may be pending
-	kicked chan struct{} // capacity 1: there is something to do
-	urgent atomic.Bool   // the next batch does not linger
-	marked atomic.Uint64 // the purge mark in force; written by the settler only
-	wanted atomic.Uint64 // a mark that somebody asks for, higher than marked
-	purges chan purgeRequest
-	refs   [settleBatch]ref
-	views  []slotView
-	batch  []settlement
-	known  lifeToken // the life that all our journals have been replayed into
+	queue     *ring         // what is to be settled; has room for all that may be pending
+	kicked    chan struct{} // capacity 1: there is something to do
+	answering atomic.Bool   // Redis answered when it was last asked
+	missed    bool          // it was away before
+	awaiting  bool          // said that other journals have yet to report
+	urgent    atomic.Bool   // the next batch does not linger
+	marked    atomic.Uint64 // the purge mark in force; written by the settler only
+	wanted    atomic.Uint64 // a mark that somebody asks for, higher than marked
+	purges    chan purgeRequest
+	refs      [settleBatch]ref
+	views     []slotView
+	batch     []settlement
+	known     lifeToken // the life that all our journals have been replayed into
 }
 
 type settleStore interface {
@@ -140,6 +143,9 @@ func (s *settler) work(ctx context.Context) {
 		s.retry(ctx, err)
 		return
 	}
+	if !s.answering.Swap(true) {
+		s.log.Info("store answers")
+	}
 	for ctx.Err() == nil {
 		n := s.queue.popInto(s.refs[:])
 		if n == 0 {
@@ -171,7 +177,10 @@ func (s *settler) retry(ctx context.Context, err error) {
 		s.known = "" // Redis missed a purge of ours: entering its life brings the mark
 	default:
 		s.metrics.storeErrors.Inc()
-		s.log.Debug("store is away", "error", err)
+		if s.answering.Swap(false) || !s.missed {
+			s.log.Warn("store is away: nothing is sent, and summaries are refused", "error", err)
+		}
+		s.missed = true
 		pause(ctx, reportRetry)
 	}
 	s.kick()
@@ -204,6 +213,7 @@ func (s *settler) settle(ctx context.Context, refs []ref) error {
 			s.metrics.paid(v.word.processor(), now-v.acceptedAt)
 		} else {
 			s.ledger.become(v, slotRejected)
+			s.metrics.rejected.Inc()
 		}
 		s.views[i] = v
 	}

@@ -1,8 +1,8 @@
 // Command bench sends a storm of payments at galo and judges what comes of it.
 //
 // On its own it needs nothing but Go: it builds galo, starts it as a process of its own with the embedded store,
-// starts two simulated payment processors, plays the storm, kills galo a few times, loses some of the processors'
-// answers, and ends with a verdict. Its exit status is 0 only when nothing was lost, nothing was charged twice and
+// starts two simulated payment processors, plays the storm, if asked to kills galo and loses some of the processors'
+// answers on the way, and ends with a verdict. Its exit status is 0 only when nothing was lost, nothing was charged twice and
 // no summary disagreed.
 //
 //	go run ./bench                               the public preview storm

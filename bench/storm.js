@@ -1,9 +1,10 @@
 // The public preview storm for k6, which measures as the contest does. It needs nothing but k6 itself:
 //
 //   k6 run bench/storm.js
-//   k6 run -e GALO=http://localhost:9999 -e SCALE=0.5 bench/storm.js
+//   k6 run -e GALO=http://localhost:9999 -e SCALE=0.5 -e CLIENTS=300 bench/storm.js
 //
-// Galo has to run with ALLOW_PURGE=true, the processors' admin sides have to be within reach.
+// Galo has to run with ALLOW_PURGE=true (`ALLOW_PURGE=true docker compose up -d`), the processors' admin sides have to be
+// within reach. SCALE squeezes the storm's length, not its number of clients; P99 sets the threshold in milliseconds.
 // Clients grow evenly from 1 to 550; each posts 19.90 and then waits a second.
 
 import http from 'k6/http';
