@@ -133,6 +133,55 @@ func TestPurgeHoldsForAJournalThatWasAway(t *testing.T) {
 	}
 }
 
+// TestMoreIsFoundThanMayBePending: a journal holds more than MAX_PENDING now allows, and Redis begins a new life. All of it
+// is paid.
+func TestMoreIsFoundThanMayBePending(t *testing.T) {
+	w, redis := newSharedWorld(t)
+	failing := func(rw http.ResponseWriter, _ fakePayment, _ func()) bool { rw.WriteHeader(500); return true }
+	w.def.behave(failing)
+	w.fall.behave(failing)
+	g := w.start(t)
+	const n = 500
+	for i := range uint64(n) {
+		g.accepted(nthID(i), "1.00")
+	}
+	g.stopAll()
+	g = w.start(t, "MAX_PENDING", "16", "WORKERS", "1")
+	if status := g.post(nthID(n), "1.00"); status != http.StatusServiceUnavailable {
+		t.Errorf("one more was answered %d", status)
+	}
+	if why := g.ready.why(); why == "" {
+		t.Error("ready, though it accepts nothing")
+	}
+	do(t, rawConn(t, redis.url()), "FLUSHALL")
+	w.def.behave(nil)
+	eventually(t, "all are paid", func() bool { return w.def.count() == n })
+	eventually(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
+	eventually(t, "the summary is full", func() bool { return g.summary("") == wantSummary(n, "500.00", 0, "0.00") })
+}
+
+// TestPurgeDoesNotHideWhatWasPaid: an id was accepted by both instances, and paid through one of them; a purge forgets that before
+// the other one has claimed it. It is looked up, and not paid at the other processor.
+func TestPurgeDoesNotHideWhatWasPaid(t *testing.T) {
+	w, _ := newSharedWorld(t)
+	a := w.start(t, "INSTANCE", "a")
+	id := nthID(1)
+	a.accepted(id, "1.00")
+	a.becomes(id, "settled default")
+	b := w.start(t, "INSTANCE", "b", "PATIENCE", "0s")
+	r, _ := b.ledger.accept(&id, 100) // b has it in its journal, and no worker of b has seen it
+	if status, body, _ := a.do("POST", "/purge-payments", ""); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	eventually(t, "b follows the purge", func() bool { return b.settler.mark() == a.settler.mark() })
+	w.def.behave(func(rw http.ResponseWriter, _ fakePayment, _ func()) bool { rw.WriteHeader(500); return true })
+	b.dispatcher.push(r)
+	eventually(t, "nothing is pending at b", func() bool { return b.ledger.pending.Load() == 0 })
+	if n := w.fall.attempts(id.String()); n != 0 {
+		t.Errorf("%d attempts at the fallback", n)
+	}
+}
+
 // TestProgressIsOnlyOfJournalsThatWereReplayed: else Redis would say that it has what it lacks.
 func TestProgressIsOnlyOfJournalsThatWereReplayed(t *testing.T) {
 	l, _ := openTestLedger(t, t.TempDir())

@@ -44,6 +44,7 @@ type journalHead struct {
 	id       journalID
 	instance [64]byte      // who made it; whoever starts under this name appends to it
 	mark     atomic.Uint64 // the purge mark up to which settled history was forgotten here
+	purgedAt atomic.Int64  // when that was, by the process clock: what was accepted before may be paid and forgotten
 }
 
 var errOwned = errors.New("owned by another process")
@@ -116,10 +117,8 @@ func (f *folder) create() (*journal, error) {
 	}
 	head.magic, head.version, head.id = headMagic, formatVersion, id
 	copy(head.instance[:], f.instance)
-	if f.durable {
-		if err := file.Sync(); err != nil {
-			return fail(err)
-		}
+	if err := file.Sync(); err != nil { // whatever DURABILITY says: a journal without a head keeps all the others waiting
+		return fail(err)
 	}
 	if err := os.Rename(making, f.dir(id)); err != nil {
 		return fail(err)
@@ -136,6 +135,11 @@ func (f *folder) create() (*journal, error) {
 func (f *folder) claim(id journalID) (*journal, error) {
 	path := filepath.Join(f.dir(id), headName)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(f.dir(id)); err == nil {
+			return nil, fmt.Errorf("cannot open journal %s: no head: %w", id, errDamaged)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot open a journal: %w", err)
 	}
@@ -166,13 +170,27 @@ func (f *folder) claim(id journalID) (*journal, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if head.magic != headMagic || head.id != id {
-		return fail(errDamaged)
+	if head.magic == headMagic && head.version > formatVersion {
+		err = errNewerFormat
+	} else if head.magic != headMagic || head.id != id {
+		err = errDamaged
 	}
-	if head.version > formatVersion {
-		return fail(errNewerFormat)
+	if err != nil {
+		return fail(errors.Join(err, head.unmap()))
 	}
 	return newJournal(f, id, head, file), nil
+}
+
+// setAside renames a journal that nobody can open, so that nobody waits for it.
+func (f *folder) setAside(id journalID) error {
+	err := os.Rename(f.dir(id), f.dir(id)+".damaged")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // another instance was quicker
+	}
+	if err != nil {
+		return fmt.Errorf("cannot set a journal aside: %w", err)
+	}
+	return nil
 }
 
 // markOf reads the purge mark of a journal that anybody may own.

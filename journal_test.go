@@ -385,6 +385,41 @@ func readAll(t *testing.T, dir string) string {
 	return all
 }
 
+// TestJournalThatCannotBeOpenedIsSetAside: else every life of the store would wait for its report for ever.
+func TestJournalThatCannotBeOpenedIsSetAside(t *testing.T) {
+	const name = "0123456789abcdef" + journalSuffix
+	for what, spoil := range map[string]func(dir string) error{
+		"no head":    func(dir string) error { return nil },
+		"empty head": func(dir string) error { return os.WriteFile(filepath.Join(dir, headName), nil, 0o600) },
+		"zero head": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, headName), make([]byte, headBytes), 0o600)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := spoil(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+			l, _ := openTestLedger(t, dir)
+			defer l.close()
+			ids, err := l.folder.journalIDs()
+			if err != nil || len(ids) != 1 {
+				t.Errorf("journals %v, %v", ids, err)
+			}
+			if _, err := l.highestMark(); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, name+".damaged")); err != nil {
+				t.Error(err)
+			}
+			accept(t, l, 1, 1)
+		})
+	}
+}
+
 func TestOneOwnerPerJournal(t *testing.T) {
 	dir := t.TempDir()
 	l, _ := openTestLedger(t, dir)

@@ -38,26 +38,17 @@ func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, lo
 		l.disk = newGroupSync(l.syncJournals, log)
 	}
 	l.journals.Store(&[]*journal{})
-	all, err := l.adopt(func(h *journalHead) bool { return h.madeBy() == f.instance })
+	all, err := l.adopt(func(h *journalHead) bool { return h.madeBy() == f.instance }, true)
 	if err != nil {
-		return nil, found{}, err
-	}
-	if mine := *l.journals.Load(); len(mine) > 0 {
-		l.active = mine[0]
+		return nil, found{}, errors.Join(err, l.close())
 	}
 	if l.active == nil {
 		j, err := f.create()
 		if err != nil {
 			return nil, found{}, err
 		}
-		if _, err := l.add(j); err != nil {
+		if _, err := l.add(j, true); err != nil {
 			return nil, found{}, err
-		}
-		l.active = j
-	}
-	for _, j := range *l.journals.Load() {
-		if j != l.active {
-			l.finishOnly(j)
 		}
 	}
 	if err := l.active.prepare(); err != nil {
@@ -67,41 +58,35 @@ func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, lo
 	return l, all, nil
 }
 
-// adopt takes the journals that nobody owns and wanted agrees to, and returns what it found in them.
-func (l *ledger) adopt(wanted func(*journalHead) bool) (found, error) {
+// adopt takes the journals that nobody owns and wanted agrees to, and returns what it found in them. The first one of a start is
+// the one to append to. A journal that cannot be taken does not keep the others from it; the error tells of all such.
+func (l *ledger) adopt(wanted func(*journalHead) bool, atStart bool) (found, error) {
 	var all found
-	ids, err := l.folder.journalIDs()
-	if err != nil {
-		return all, err
-	}
+	ids, failed := l.folder.journalIDs()
 	for _, id := range ids {
 		if l.owns(id) {
 			continue
 		}
 		j, err := l.folder.claim(id)
-		if errors.Is(err, errOwned) || errors.Is(err, os.ErrNotExist) {
-			continue
-		}
 		if errors.Is(err, errDamaged) {
 			l.log.Error("journal set aside", "error", err)
-			continue
+			err = l.folder.setAside(id)
 		}
-		if err != nil {
-			return all, err
-		}
-		if !wanted(j.head) {
-			if err := j.close(); err != nil {
-				return all, err
+		if j == nil {
+			if !errors.Is(err, errOwned) && !errors.Is(err, os.ErrNotExist) {
+				failed = errors.Join(failed, err)
 			}
 			continue
 		}
-		f, err := l.add(j)
-		if err != nil {
-			return all, err
+		if !wanted(j.head) {
+			failed = errors.Join(failed, j.close())
+			continue
 		}
+		f, err := l.add(j, atStart && l.active == nil)
+		failed = errors.Join(failed, err)
 		all.join(f)
 	}
-	return all, nil
+	return all, failed
 }
 
 func (l *ledger) owns(id journalID) bool {
@@ -121,29 +106,33 @@ func (l *ledger) journalNames() []string {
 // adoptOrphans takes over the journals that were without an owner at the last call already: a restart of their own instance
 // has had its chance by then. It remembers what it saw in orphans. What it takes is only finished, never appended to.
 func (l *ledger) adoptOrphans(orphans map[journalID]bool) (found, error) {
-	before := len(*l.journals.Load())
 	seen := make(map[journalID]bool)
 	f, err := l.adopt(func(h *journalHead) bool {
 		seen[h.id] = true
 		return orphans[h.id]
-	})
+	}, false)
 	clear(orphans)
 	maps.Copy(orphans, seen)
-	for _, j := range (*l.journals.Load())[before:] {
-		l.finishOnly(j)
-	}
 	return f, err
 }
 
-func (l *ledger) add(j *journal) (found, error) {
+// add makes a journal known. Only the active one is appended to; of the others the unused slots are sealed, so that they do not
+// keep the last segment.
+func (l *ledger) add(j *journal, active bool) (found, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	list := slices.Clone(*l.journals.Load())
 	j.number = len(list)
 	f, err := j.recover()
 	if err != nil {
-		j.close()
-		return f, err
+		return found{}, errors.Join(err, j.close())
+	}
+	if active {
+		l.active = j
+	} else {
+		end := j.limit.Load()
+		j.seal(end)
+		j.next.Store(end)
 	}
 	l.pending.Add(int64(f.unsettled()))
 	list = append(list, j)
@@ -152,13 +141,6 @@ func (l *ledger) add(j *journal) (found, error) {
 		j.log.Info("journal taken up", "made_by", j.head.madeBy(), "slots", f.published, "unsettled", f.unsettled(), "damaged", f.damaged)
 	}
 	return f, nil
-}
-
-// finishOnly sees to it that an adopted journal's unused slots do not keep its last segment.
-func (l *ledger) finishOnly(j *journal) {
-	end := j.limit.Load()
-	j.seal(end)
-	j.next.Store(end)
 }
 
 func (l *ledger) journal(r ref) *journal { return (*l.journals.Load())[r.journal()] }
@@ -296,6 +278,9 @@ func (l *ledger) paidAs(v slotView, p processorID, amount cents, requestedAt mic
 	return v, ok
 }
 
+// cleared: both processors were asked and do not know it. It counts as an attempt, and is in doubt no more.
+func (l *ledger) cleared(v slotView) (slotView, bool) { return l.replace(v, v.word.attempted(), 0) }
+
 // become moves a slot on to another state, everything else as it is.
 func (l *ledger) become(v slotView, s slotState) (slotView, bool) {
 	return l.replace(v, v.word.with(s), 0)
@@ -370,7 +355,7 @@ func (l *ledger) highestMark() (uint64, error) {
 // purge forgets what is settled in every journal of this process.
 func (l *ledger) purge(mark uint64) error {
 	for _, j := range *l.journals.Load() {
-		if err := j.purge(mark); err != nil {
+		if err := j.purge(mark, l.clock.now()); err != nil {
 			return err
 		}
 	}
@@ -385,6 +370,3 @@ func (l *ledger) syncJournals() error {
 	}
 	return nil
 }
-
-// room is how many payments may wait.
-func (l *ledger) room() int { return int(l.maxPending) }

@@ -110,6 +110,7 @@ type galo struct {
 	policy     *policy
 	settler    *settler
 	dispatcher *dispatcher
+	feeder     *feeder
 	elsewhere  *elsewhere
 	resolver   *resolver
 	payer      *payer
@@ -162,9 +163,10 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.policy = newPolicy(c.patience, c.processorFee, c.maxInFlight, clock, log)
 	g.settler = newSettler(g.ledger, g.store, g.life, c.linger, g.metrics, log)
 	g.dispatcher = newDispatcher(c.workers, c.maxPending, c.linger)
+	g.feeder = newFeeder(g.dispatcher, c.maxPending)
 	g.elsewhere = &elsewhere{ledger: g.ledger, store: g.store, metrics: g.metrics, log: log}
-	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.dispatcher, clients, g.metrics, log)
-	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
+	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, log)
+	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: log}
 	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
 	g.policy.reopened = g.resolver.retryNow
@@ -180,7 +182,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.bus.onPurge(g.settler.adoptMark)
 	g.bus.onFinding(g.policy.heard)
 	g.bus.answerWith(finder.answer)
-	g.metrics.observe(g.ledger, g.dispatcher, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, g.life)
+	g.metrics.observe(g.ledger, g.dispatcher, g.feeder, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, g.life)
 	return g, nil
 }
 
@@ -213,6 +215,7 @@ func (g *galo) start(ctx context.Context) {
 	}
 	g.standing.run(g.ledger.keep)
 	g.settling.run(func(ctx context.Context) { g.settler.run(ctx, g.standing.ctx) })
+	g.sending.run(g.feeder.run)
 	g.sending.run(g.elsewhere.run)
 	g.sending.run(g.resolver.run)
 	for n := range g.workers {
@@ -223,7 +226,7 @@ func (g *galo) start(ctx context.Context) {
 			g.health.run(ctx)
 		}
 	})
-	g.sending.run(func(ctx context.Context) { g.takeUp(ctx, g.found) })
+	g.sending.run(func(context.Context) { g.takeUp(g.found) })
 	g.sending.run(g.adoptOrphans)
 	g.sending.run(g.forget)
 	for _, serve := range g.listeners {
@@ -236,7 +239,7 @@ func (g *galo) start(ctx context.Context) {
 }
 
 // takeUp brings what a journal held back on its way.
-func (g *galo) takeUp(ctx context.Context, f found) {
+func (g *galo) takeUp(f found) {
 	g.metrics.damaged.Add(f.damaged)
 	g.resolver.doubt(f.doubtful...)
 	g.elsewhere.add(f.elsewhere...)
@@ -245,16 +248,9 @@ func (g *galo) takeUp(ctx context.Context, f found) {
 			g.resolver.pin(v)
 		}
 	}
-	for _, r := range f.settling {
+	g.feeder.add(f.accepted...)
+	for _, r := range f.settling { // the last: this one may wait for the store
 		g.settler.add(r)
-	}
-	for _, r := range f.accepted {
-		for g.dispatcher.waiting() >= g.ledger.room() { // more was found than MAX_PENDING now allows
-			if pause(ctx, time.Millisecond); ctx.Err() != nil {
-				return
-			}
-		}
-		g.dispatcher.push(r)
 	}
 }
 
@@ -274,7 +270,7 @@ func (g *galo) adoptOrphans(ctx context.Context) {
 		if err != nil {
 			g.log.Error("cannot take over a journal", "error", err)
 		}
-		g.takeUp(ctx, f)
+		g.sending.run(func(context.Context) { g.takeUp(f) })
 		g.settler.kick()
 	}
 }

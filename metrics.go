@@ -65,13 +65,14 @@ func newMetrics() *metrics {
 }
 
 // observe registers what is read from the parts whenever somebody looks.
-func (m *metrics) observe(l *ledger, d *dispatcher, p *policy, r *resolver, s *settler, e *elsewhere, b *bus, lf *lifeWatch) {
+func (m *metrics) observe(l *ledger, d *dispatcher, f *feeder, p *policy, r *resolver, s *settler, e *elsewhere, b *bus, lf *lifeWatch) {
 	gauge := func(name string, value func() int) {
 		m.set.NewGauge(name, func() float64 { return float64(value()) })
 	}
 	gauge("galo_pending", func() int { return int(l.pending.Load()) })
 	gauge("galo_pending_max", func() int { return int(l.maxPending) })
 	gauge("galo_rings_waiting", d.waiting)
+	gauge("galo_feeder_waiting", f.len)
 	gauge("galo_workers_idle", d.idle)
 	gauge("galo_held", p.held)
 	gauge("galo_pinned", r.pinned)

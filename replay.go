@@ -31,7 +31,7 @@ func (s *settler) enter(ctx context.Context) error {
 	ready := false
 	for _, j := range *s.ledger.journals.Load() {
 		if j.replayedIn != born.token {
-			if err := j.purge(s.mark()); err != nil { // its owner may have been down when a purge came
+			if err := j.purge(s.mark(), s.ledger.clock.now()); err != nil { // its owner may have been down when a purge came
 				return err
 			}
 			started := time.Now()

@@ -15,7 +15,7 @@ type resolver struct {
 	ledger     *ledger
 	policy     gate
 	settler    *settler
-	dispatcher *dispatcher
+	feeder     *feeder
 	processors [processors]client
 	metrics    *metrics
 	log        *slog.Logger
@@ -63,8 +63,8 @@ const (
 	doubtRetry          = time.Second
 )
 
-func newResolver(l *ledger, pol gate, s *settler, d *dispatcher, procs [processors]client, m *metrics, log *slog.Logger) *resolver {
-	return &resolver{ledger: l, policy: pol, settler: s, dispatcher: d, processors: procs, metrics: m, log: log,
+func newResolver(l *ledger, pol gate, s *settler, f *feeder, procs [processors]client, m *metrics, log *slog.Logger) *resolver {
+	return &resolver{ledger: l, policy: pol, settler: s, feeder: f, processors: procs, metrics: m, log: log,
 		out: make(map[*watched]struct{}), kicked: make(chan struct{}, 1), lookUps: make(chan struct{}, resolverConcurrency)}
 }
 
@@ -95,7 +95,7 @@ func (r *resolver) pin(v slotView) {
 	r.schedule(pin{ref: v.ref, at: v.word.processor(), due: time.Now()})
 }
 
-// doubt takes a payment over that may have been sent before a power loss without a trace of it here.
+// doubt takes payments over that may be paid without a trace of it: accepted before a power loss, or before a purge.
 func (r *resolver) doubt(refs ...ref) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -278,8 +278,8 @@ func (r *resolver) sendAgain(v slotView, at processorID) bool {
 	return false
 }
 
-// settleDoubt asks both processors for a payment that reads accepted although the host went down since. Only when both have
-// answered that they do not know it may it be sent.
+// settleDoubt asks both processors for a payment that reads accepted and may be paid. Only when both have answered that they do
+// not know it may it be sent.
 func (r *resolver) settleDoubt(ctx context.Context, d ref) {
 	for {
 		v, ok := r.ledger.read(d)
@@ -302,7 +302,9 @@ func (r *resolver) settleDoubt(ctx context.Context, d ref) {
 			}
 		}
 		if absent == processors {
-			r.dispatcher.push(d)
+			if v, ok := r.ledger.cleared(v); ok {
+				r.feeder.add(v.ref)
+			}
 			return
 		}
 		if pause(ctx, doubtRetry); ctx.Err() != nil {

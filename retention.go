@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 type retiredSegment struct {
@@ -35,6 +37,11 @@ func (j *journal) retireSegment(seg *segment) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock() // a purge must find it in the table or among the retired
+	if j.durable { // or the head might outlive a word that it speaks for
+		if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
+			return fmt.Errorf("cannot sync %s: %w", seg.path, err)
+		}
+	}
 	seg.head.newest.Store(int64(newest) + 1)
 	old := j.table.Load()
 	t := &segmentTable{first: old.first, list: slices.Clone(old.list)}
@@ -96,10 +103,13 @@ func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)
 
 // purge forgets what is settled, and remembers the mark. The settler calls it, between two batches, so that no settle is
 // under way under the old mark.
-func (j *journal) purge(mark uint64) error {
+//
+// now is stored first, before anybody can learn the new mark: who claims under that mark sees it.
+func (j *journal) purge(mark uint64, now micros) error {
 	if j.head.mark.Load() >= mark {
 		return nil
 	}
+	j.head.purgedAt.Store(int64(now))
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i, r := range j.retired {
@@ -132,3 +142,6 @@ func (j *journal) purge(mark uint64) error {
 	j.head.mark.Store(mark)
 	return nil
 }
+
+// purgedAt is when settled history was last forgotten here.
+func (j *journal) purgedAt() micros { return micros(j.head.purgedAt.Load()) }

@@ -28,6 +28,7 @@ type settler struct {
 	marked    atomic.Uint64 // the purge mark in force; written by the settler only
 	wanted    atomic.Uint64 // a mark that somebody asks for, higher than marked
 	purges    chan purgeRequest
+	inHand    int // how many of refs wait for another try
 	refs      [settleBatch]ref
 	views     []slotView
 	batch     []settlement
@@ -113,7 +114,7 @@ func (s *settler) run(ctx, drain context.Context) {
 		}
 		s.work(ctx)
 	}
-	for drain.Err() == nil && s.queue.len() > 0 {
+	for drain.Err() == nil && s.queue.len()+s.inHand > 0 {
 		s.work(drain)
 	}
 }
@@ -147,17 +148,17 @@ func (s *settler) work(ctx context.Context) {
 		s.log.Info("store answers")
 	}
 	for ctx.Err() == nil {
-		n := s.queue.popInto(s.refs[:])
-		if n == 0 {
+		if s.inHand == 0 {
+			s.inHand = s.queue.popInto(s.refs[:])
+		}
+		if s.inHand == 0 {
 			return
 		}
-		if err := s.settle(ctx, s.refs[:n]); err != nil {
-			for _, r := range s.refs[:n] {
-				s.queue.push(r)
-			}
+		if err := s.settle(ctx, s.refs[:s.inHand]); err != nil {
 			s.retry(ctx, err)
 			return
 		}
+		s.inHand = 0
 	}
 }
 

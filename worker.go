@@ -12,6 +12,7 @@ import (
 type payer struct {
 	ledger     *ledger
 	dispatcher *dispatcher
+	feeder     *feeder
 	store      claimStore
 	life       *lifeWatch
 	policy     gate
@@ -90,28 +91,40 @@ func (w *worker) run(ctx context.Context) {
 // claim leaves in views the payments that are ours to send, and returns the life of Redis in which that holds. It repeats
 // until Redis has answered: while that is away nothing is sent.
 func (w *worker) claim(ctx context.Context, refs []ref) (lifeToken, bool) {
-	w.views, w.claims = w.views[:0], w.claims[:0]
-	for _, r := range refs {
-		if v, ok := w.ledger.read(r); ok && v.word.state() == slotAccepted {
-			w.views = append(w.views, v)
-			w.claims = append(w.claims, w.ledger.claimOf(v))
-		}
-	}
-	if len(w.views) == 0 {
-		return "", true
-	}
 	for {
 		token, ok := w.life.await(ctx)
 		if !ok {
 			return "", false
 		}
-		err := w.store.claim(ctx, token, false, w.settler.mark(), w.claims, w.answers[:len(w.claims)])
+		mark := w.settler.mark() // before the slots are read: see journal.purge
+		w.read(refs)
+		if len(w.views) == 0 {
+			return token, true
+		}
+		err := w.store.claim(ctx, token, false, mark, w.claims, w.answers[:len(w.claims)])
 		if err == nil {
 			w.sort()
 			return token, true
 		}
 		if !w.settler.recoverFrom(ctx, token, err) {
 			return "", false
+		}
+	}
+}
+
+// read fills views and claims with what is to be claimed. A payment that was accepted before a purge and not claimed before it may
+// have been paid through another instance, and the purge has forgotten that: it is looked up first.
+func (w *worker) read(refs []ref) {
+	w.views, w.claims = w.views[:0], w.claims[:0]
+	for _, r := range refs {
+		v, ok := w.ledger.read(r)
+		switch {
+		case !ok || v.word.state() != slotAccepted:
+		case v.word.attempts() == 0 && v.acceptedAt <= w.ledger.journal(r).purgedAt():
+			w.resolver.doubt(r)
+		default:
+			w.views = append(w.views, v)
+			w.claims = append(w.claims, w.ledger.claimOf(v))
 		}
 	}
 }
@@ -145,7 +158,7 @@ func (p *payer) send(v slotView, pm permit, token lifeToken) (slotView, bool) {
 	if p.store.token() != token {
 		p.policy.release(pm)
 		if v, ok := p.ledger.refused(v); ok {
-			p.dispatcher.push(v.ref)
+			p.feeder.add(v.ref) // to be claimed anew
 		}
 		return v, false
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ type bubble struct {
 	lookUps func(id paymentID) lookUpResult
 	claims  atomic.Int64
 	settled chan settlement
+	failing atomic.Int32 // how many settles to come will fail
 }
 
 func (b *bubble) token() lifeToken { return b.living.Load().(lifeToken) }
@@ -36,6 +38,10 @@ func (b *bubble) beginLife(context.Context, uint64) (newLife, error) {
 func (b *bubble) report(context.Context, lifeToken, string, []string) (bool, error) { return true, nil }
 
 func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlement, _ []journalProgress) error {
+	if b.failing.Add(-1) >= 0 {
+		time.Sleep(time.Second)
+		return errors.New("the store is away")
+	}
 	for _, s := range in {
 		b.settled <- s
 	}
@@ -70,13 +76,15 @@ func newBubble(t *testing.T, ctx context.Context, patience time.Duration) *bubbl
 	s := newSettler(l, b, watch, time.Millisecond, m, quietLog())
 	d := newDispatcher(4, 1<<16, 5*time.Millisecond)
 	e := &elsewhere{ledger: l, store: b, metrics: m, log: quietLog()}
-	r := newResolver(l, pol, s, d, clients, m, quietLog())
-	b.payer = &payer{ledger: l, dispatcher: d, store: b, life: watch, policy: pol, resolver: r, settler: s, elsewhere: e,
+	f := newFeeder(d, 1<<16)
+	r := newResolver(l, pol, s, f, clients, m, quietLog())
+	b.payer = &payer{ledger: l, dispatcher: d, feeder: f, store: b, life: watch, policy: pol, resolver: r, settler: s, elsewhere: e,
 		processors: clients, metrics: m, log: quietLog()}
 	drain, cancel := context.WithCancel(ctx)
 	cancel()
 	go s.run(ctx, drain)
 	go r.run(ctx)
+	go f.run(ctx)
 	for n := range 4 {
 		go newWorker(n, b.payer).run(ctx)
 	}
@@ -252,5 +260,30 @@ func TestPinnedPaymentsGoTogetherWhenTheirProcessorIsBack(t *testing.T) {
 		stop()
 		synctest.Wait()
 		pol.stop()
+	})
+}
+
+// TestFailedSettleLosesNothing: a batch is in hand while Redis is away, and the queue fills up behind it.
+func TestFailedSettleLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		b := newBubble(t, ctx, time.Hour)
+		synctest.Wait()
+		b.settler.queue = newRing(8)
+		b.failing.Store(3)
+		const n = 40
+		for i := range uint64(n) {
+			b.accept(t, i)
+		}
+		for range n {
+			<-b.settled
+		}
+		synctest.Wait()
+		if left := b.ledger.pending.Load(); left != 0 {
+			t.Errorf("%d still pending", left)
+		}
+		stop()
+		synctest.Wait()
+		b.policy.(*policy).stop()
 	})
 }
