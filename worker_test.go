@@ -3,11 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// TestMain makes the first metrics: with them the library starts a goroutine that lives as long as the process, and must not
+// belong to a test in virtual time.
+func TestMain(m *testing.M) {
+	newMetrics()
+	os.Exit(m.Run())
+}
 
 // bubble is workers, policy and resolver on a real journal, without Redis and network, for virtual time.
 type bubble struct {
