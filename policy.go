@@ -39,8 +39,8 @@ const (
 	firstProbeGap = 100 * time.Millisecond
 	lastProbeGap  = time.Second
 	probeGrowth   = 3 // halves: the gap grows to 3/2
-	// A slow processor without fresh health is asked again by one payment after this long.
-	staleExpectation = 6 * time.Second
+	// A health reading is news for so long, and so long an outcome of our own outweighs it.
+	freshHealth = time.Second
 	// So many unknown outcomes in a row close a processor: lost answers alone, up to one in two, hardly ever do.
 	unknownsToClose = 12
 	// What was held is let go at this rate, or at twice the arrival rate, whichever is more: a burst would spend the CPU
@@ -157,6 +157,9 @@ func (p *policy) decide(now time.Time, acceptedAt micros) (_ permit, ok bool, ag
 		if s.open && s.pacing && s.nextAt.After(now) {
 			soonest(s.nextAt)
 		}
+		if news := s.healthAt.Add(freshHealth); s.open && s.expected > slowAnswer && news.After(now) {
+			soonest(news)
+		}
 	}
 	return permit{}, false, again
 }
@@ -228,7 +231,11 @@ func (p *policy) observe(pm permit, o outcome, took time.Duration) {
 	switch o {
 	case outcomePaid, outcomeTaken, outcomeInvalid:
 		s.unknowns = 0
-		s.learn(took)
+		if pm.probe {
+			s.expected = took // what was known before is old
+		} else {
+			s.learn(took)
+		}
 		s.probeGap = firstProbeGap
 		if !s.open {
 			p.open(pm.processor, now, "answered")
@@ -254,12 +261,13 @@ func (p *policy) observe(pm permit, o outcome, took time.Duration) {
 	p.grant()
 }
 
-// overdue is told of an attempt that has been out for longer than expected and still is.
+// overdue is told of an attempt that has been out for longer than expected and still is. Unless others were answered
+// meanwhile, the processor counts as slow from now on: the next payments need not find out one by one.
 func (p *policy) overdue(id processorID, out time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s := &p.state[id]; out > s.expected && time.Since(s.outcomeAt) > out/2 {
-		s.expected = out
+		s.expected = max(out, slowAnswer+time.Millisecond)
 	}
 }
 
@@ -272,16 +280,15 @@ func (p *policy) expect(id processorID) time.Duration {
 
 // health learns from a reading. It is up to five seconds old in what it says, so a fresh outcome of our own outweighs it.
 func (p *policy) health(id processorID, r healthReading, now time.Time) {
-	const fresh = time.Second
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.state[id]
 	s.healthAt = now
-	if now.Sub(s.outcomeAt) > fresh || r.minResponse > s.expected {
+	if now.Sub(s.outcomeAt) > freshHealth || r.minResponse > s.expected {
 		s.expected = r.minResponse
 	}
 	switch {
-	case r.failing && s.open && now.Sub(s.outcomeAt) > fresh:
+	case r.failing && s.open && now.Sub(s.outcomeAt) > freshHealth:
 		p.close(id, now, "health")
 	case !r.failing && !s.open:
 		s.probing, s.probeAt = false, now // a slow probe may still be out: it does not stand in the way

@@ -173,18 +173,75 @@ func TestPolicyAvoidsASlowProcessorWhileThereIsPatience(t *testing.T) {
 		go a.ask(t.Context(), p)
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
-		if n := len(a.granted()); n != 0 {
+		if g := a.granted(); len(g) != 1 || !g[0].pm.probe || g[0].after != freshHealth {
+			t.Fatalf("one may look how slow it still is, once health is old: %+v", g)
+		}
+		go a.ask(t.Context(), p)
+		time.Sleep(4999 * time.Millisecond)
+		synctest.Wait()
+		if n := len(a.granted()); n != 1 {
 			t.Fatalf("%d went to a slow processor", n)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if g := a.granted(); len(g) != 1 || g[0].processor != onDefault {
+		if g := a.granted(); len(g) != 2 || g[1].processor != onDefault {
 			t.Fatalf("slow beats never: %+v", g)
 		}
 		p.health(onFallback, healthReading{minResponse: time.Millisecond}, time.Now())
 		p.acquire(t.Context(), p.clock.now()-micros(time.Minute.Microseconds()))
 		if s := p.snapshot(onFallback); s.inFlight != 1 {
 			t.Error("a quick dear one beats a slow cheap one, once patience is over")
+		}
+	})
+}
+
+// TestProbeThatWasSlowDoesNotCloseAQuickProcessor: it was sent while the processor was slow, which it is no more.
+func TestProbeThatWasSlowDoesNotCloseAQuickProcessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy(time.Hour, 100)
+		defer p.stop()
+		refuseOne(p, onDefault)
+		var a asker
+		for range 5 {
+			go a.ask(t.Context(), p)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		p.observe(a.granted()[0].pm, outcomePaid, 1900*time.Millisecond)
+		synctest.Wait()
+		g := a.granted()
+		if len(g) != 2 || !g[1].pm.probe {
+			t.Fatalf("%d went, want one more probe", len(g))
+		}
+		time.Sleep(20 * time.Millisecond)
+		p.observe(g[1].pm, outcomePaid, 20*time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if n := len(a.granted()); n != 5 {
+			t.Errorf("%d went", n)
+		}
+	})
+}
+
+// TestHangingSendsCloseTheGateForOthers: a processor that has become slow is not found out by hundreds.
+func TestHangingSendsCloseTheGateForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy(time.Hour, 100)
+		defer p.stop()
+		for range 10 {
+			pm, _ := p.acquire(t.Context(), p.clock.now())
+			p.observe(pm, outcomePaid, 5*time.Millisecond)
+		}
+		p.acquire(t.Context(), p.clock.now())
+		time.Sleep(400 * time.Millisecond)
+		p.overdue(onDefault, 400*time.Millisecond)
+		var a asker
+		for range 5 {
+			go a.ask(t.Context(), p)
+		}
+		synctest.Wait()
+		if g := a.granted(); len(g) != 1 || !g[0].pm.probe {
+			t.Errorf("%d went, want only a probe", len(g))
 		}
 	})
 }

@@ -27,8 +27,8 @@ func (s *processorState) usable() bool {
 
 func (s *processorState) paced(now time.Time) bool { return !s.pacing || !now.Before(s.nextAt) }
 
-// probeDue says that one payment may find out how the processor is doing: while it refuses, or while all that is known of a
-// slow one is old.
+// probeDue says that one payment may find out how the processor is doing: while it refuses, or while it is slow and its last
+// health reading is no news.
 func (s *processorState) probeDue(now time.Time) bool {
 	if s.probing || s.inFlight >= s.limit || now.Before(s.probeAt) {
 		return false
@@ -36,7 +36,7 @@ func (s *processorState) probeDue(now time.Time) bool {
 	if !s.open {
 		return true
 	}
-	return s.expected > slowAnswer && now.Sub(s.outcomeAt) > staleExpectation && now.Sub(s.healthAt) > staleExpectation
+	return s.expected > slowAnswer && now.Sub(s.healthAt) >= freshHealth
 }
 
 // learn moves the expected answer time towards an observed one: quickly up, slowly down.

@@ -201,7 +201,8 @@ func (r *resolver) lookAfter(w *watched) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w.busy, w.next = found, time.Now().Add(overdueAfter)
+	// Less and less often: the answer itself is on its way as a rule, and each look-up counts in the processor's limits.
+	w.busy, w.next = found, time.Now().Add(max(overdueAfter, time.Since(w.since)/4))
 }
 
 // lookUp asks the processor for a payment and journals it as paid if it is there.

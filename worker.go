@@ -180,7 +180,11 @@ func (p *payer) fly(ctx context.Context, v slotView, pm permit, token lifeToken)
 		switch res.outcome {
 		case outcomePaid:
 			if v, ok = p.ledger.paid(v); ok {
-				p.settler.add(v.ref)
+				if res.took > overdueLatest { // summaries ask for its instant by now
+					p.settler.addNow(v.ref)
+				} else {
+					p.settler.add(v.ref)
+				}
 			}
 			return
 		case outcomeInvalid:
