@@ -241,7 +241,6 @@ func (p *policy) observe(pm permit, o outcome, took time.Duration) {
 			p.open(pm.processor, now, "answered")
 		}
 	case outcomeRefused, outcomeBusy, outcomeMisconfigured:
-		s.refusals++
 		if pm.probe {
 			s.probeGap = min(s.probeGap*probeGrowth/2, lastProbeGap)
 			s.probeAt = now.Add(s.probeGap)

@@ -16,7 +16,6 @@ type processorState struct {
 	probeGap  time.Duration // grows while probes are refused
 	pacing    bool          // payments that were held are let go at a measured rate
 	nextAt    time.Time     // when pacing lets the next one go
-	refusals  int64
 	changes   int64
 	probes    int64
 }

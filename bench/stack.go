@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -120,7 +119,7 @@ func runStack(ctx context.Context, s settings, screen *screen) (err error) {
 		return err
 	}
 	result.print(screen.out)
-	if err := result.write(s.json); err != nil {
+	if err := writeVerdict(s.json, result); err != nil {
 		return err
 	}
 	if !result.clean() {
@@ -157,21 +156,6 @@ func (v *stackVerdict) print(w io.Writer) {
 			ms(v.Nothing.P50), ms(v.Nothing.P99), ms(v.Nothing.P999), ms(v.Nothing.Max))
 		fmt.Fprintf(w, "%-14s galo's p99 is %.2f times that\n", "", float64(v.Latency.P99)/float64(v.Nothing.P99))
 	}
-}
-
-// write keeps the verdict for a program to read, if it is asked for.
-func (v *stackVerdict) write(path string) error {
-	if path == "" {
-		return nil
-	}
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err == nil {
-		err = os.WriteFile(path, append(text, '\n'), 0o644)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write verdict: %w", err)
-	}
-	return nil
 }
 
 // nothing is how the storm's clients fare at servers that answer 202 and do nothing, behind the same nginx.

@@ -346,7 +346,7 @@ func TestServerThatDoesNothingAnswersOverTheSocketADeadOneLeft(t *testing.T) {
 func TestStackVerdictIsOneFlatJSONObject(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "verdict.json")
 	v := stackVerdict{verdict: verdict{Storm: "preview", Seconds: 60}, Over: 75, Containers: []containerUse{{Service: "redis", CPUSeconds: 1.5}}}
-	if err := v.write(path); err != nil {
+	if err := writeVerdict(path, v); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)
