@@ -124,7 +124,8 @@ func (f *finder) answer(id paymentID) answer {
 func unsettled(v slotView) (payment, bool) {
 	p := payment{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, state: v.word.state().String()}
 	switch v.word.state() {
-	case slotAccepted:
+	case slotAccepted, slotLeaving:
+		p.state = slotAccepted.String()
 		return p, true
 	case slotSent, slotPaid:
 		if v.word.pinned() && v.word.state() == slotSent {
@@ -135,7 +136,7 @@ func unsettled(v slotView) (payment, bool) {
 	case slotInvalid:
 		p.state = slotRejected.String()
 		return p, true
-	case slotFree, slotSettled, slotPurged, slotRejected, slotElsewhere, slotDuplicate, slotConflict, slotStates:
+	case slotFree, slotSettled, slotPurged, slotRejected, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
 	}
 	return payment{}, false
 }
@@ -149,7 +150,7 @@ func settledHere(v slotView) (payment, bool) {
 		return p, true
 	case slotRejected:
 		return p, true
-	case slotFree, slotAccepted, slotSent, slotPaid, slotPurged, slotInvalid, slotElsewhere, slotDuplicate, slotConflict, slotStates:
+	case slotFree, slotAccepted, slotLeaving, slotSent, slotPaid, slotPurged, slotInvalid, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
 	}
 	return payment{}, false
 }

@@ -152,14 +152,17 @@ func TestJournalReopenedAfterEveryState(t *testing.T) {
 	elsewhere := ok(l.become(accept(t, l, 10, 1000), slotElsewhere))
 	duplicate := ok(l.become(accept(t, l, 11, 1100), slotDuplicate))
 	conflict := ok(l.become(accept(t, l, 12, 1200), slotConflict))
-	if got := l.pending.Load(); got != 8 {
-		t.Errorf("%d pending before the crash, want 8", got)
+	leaving := ok(l.leaving(accept(t, l, 13, 1300), onFallback, nowMicros()))
+	left := ok(l.left(ok(l.leaving(accept(t, l, 14, 1400), onFallback, nowMicros()))))
+	setAside := ok(l.become(accept(t, l, 15, 1500), slotSetAside))
+	if got := l.pending.Load(); got != 10 {
+		t.Errorf("%d pending before the crash, want 10", got)
 	}
 	crash(l)
 
 	l, f := openTestLedger(t, dir)
 	defer l.close()
-	if l.pending.Load() != 8 || f.unsettled() != 8 || f.published != 12 || f.damaged != 0 {
+	if l.pending.Load() != 10 || f.unsettled() != 10 || f.published != 15 || f.damaged != 0 {
 		t.Errorf("pending %d, found %+v", l.pending.Load(), f)
 	}
 	same := func(name string, list []ref, want ...slotView) {
@@ -173,17 +176,20 @@ func TestJournalReopenedAfterEveryState(t *testing.T) {
 			}
 		}
 	}
-	same("accepted", f.accepted, accepted, refused)
-	same("sent", f.sent, out, pinned)
+	same("accepted", f.accepted, accepted, refused, leaving)
+	same("sent", f.sent, out, pinned, left)
 	same("settling", f.settling, paid, foreign, invalid)
 	same("elsewhere", f.elsewhere, elsewhere)
-	for _, was := range []slotView{accepted, out, pinned, refused, paid, foreign, settled, invalid, rejected, elsewhere, duplicate, conflict} {
+	for _, was := range []slotView{accepted, out, pinned, refused, paid, foreign, settled, invalid, rejected, elsewhere, duplicate, conflict, leaving, left, setAside} {
 		v, known := l.find(&was.id, indexHash(&was.id))
 		if !known {
 			t.Fatalf("%s (%s) is not in the index", was.id, was.word.state())
 		}
 		if was.word.state() == slotSent {
 			was.word = was.word.pin() // nobody saw the answer
+		}
+		if was.word.state() == slotLeaving {
+			was.word = was.word.with(slotAccepted) // it never went out
 		}
 		if v != was {
 			t.Errorf("read back\n%+v, was\n%+v", v, was)

@@ -196,9 +196,9 @@ func (l *ledger) accept(id *paymentID, amount cents) (ref, acceptance) {
 func (l *ledger) repeated(v slotView, amount cents) (ref, acceptance) {
 	l.sync(v.ref)
 	switch v.word.state() {
-	case slotElsewhere, slotDuplicate, slotConflict:
+	case slotElsewhere, slotDuplicate, slotConflict, slotSetAside:
 		return v.ref, acceptedAgain
-	case slotAccepted, slotSent, slotPaid, slotSettled, slotPurged, slotInvalid, slotRejected, slotFree, slotStates:
+	case slotAccepted, slotLeaving, slotSent, slotPaid, slotSettled, slotPurged, slotInvalid, slotRejected, slotFree, slotStates:
 	}
 	if v.amount != amount {
 		return v.ref, acceptedConflict
@@ -237,6 +237,18 @@ func (l *ledger) replace(v slotView, new word, booked uint64) (slotView, bool) {
 	v.word = new
 	return v, true
 }
+
+// leaving: an attempt is about to go out, at this processor, under this requestedAt. A crash now leaves a payment that was never
+// sent.
+func (l *ledger) leaving(v slotView, p processorID, requestedAt micros) (slotView, bool) {
+	w := v.word.with(slotLeaving).attempted().at(p, v.acceptedAt, requestedAt)
+	v, ok := l.replace(v, w, 0)
+	v.requestedAt = v.acceptedAt + micros(w.offset())
+	return v, ok
+}
+
+// left: the attempt that was leaving goes out now. From here on its outcome is unknown until there is one.
+func (l *ledger) left(v slotView) (slotView, bool) { return l.replace(v, v.word.with(slotSent), 0) }
 
 // sent: an attempt goes out, at this processor, under this requestedAt. A pinned slot keeps both.
 func (l *ledger) sent(v slotView, p processorID, requestedAt micros) (slotView, bool) {

@@ -136,7 +136,11 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 		}
 		r := makeRef(j.number, seg.first()+uint64(i))
 		switch w.state() {
-		case slotAccepted:
+		case slotAccepted, slotLeaving:
+			if w.state() == slotLeaving { // died before it went out
+				w = w.with(slotAccepted)
+				s.word.Store(uint64(w))
+			}
 			if seg.head.boot != j.boot {
 				f.doubtful = append(f.doubtful, r)
 			} else {
@@ -151,7 +155,7 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 			f.settling = append(f.settling, r)
 		case slotElsewhere:
 			f.elsewhere = append(f.elsewhere, r)
-		case slotSettled, slotPurged, slotRejected, slotDuplicate, slotConflict:
+		case slotSettled, slotPurged, slotRejected, slotDuplicate, slotConflict, slotSetAside:
 			seg.finals.Add(1)
 		case slotFree, slotStates:
 		}

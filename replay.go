@@ -95,7 +95,7 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 	collect := func(v slotView) {
 		if st, ok := settlementOf(v, now); ok {
 			settled = append(settled, st)
-		} else if v.word.state() == slotSent {
+		} else if v.word.state() == slotSent || v.word.state() == slotLeaving {
 			out = append(out, s.ledger.claimOf(v))
 		} else if v.word.state() == slotConflict {
 			notes = append(notes, conflictNote{v.id, v.amount})

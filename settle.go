@@ -231,7 +231,7 @@ func settlementOf(v slotView, now micros) (_ settlement, ok bool) {
 	case slotInvalid, slotRejected:
 		st.state = recordRejected
 		return st, true
-	case slotFree, slotAccepted, slotSent, slotPurged, slotElsewhere, slotDuplicate, slotConflict, slotStates:
+	case slotFree, slotAccepted, slotLeaving, slotSent, slotPurged, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
 	}
 	return st, false
 }

@@ -42,11 +42,13 @@ const (
 	slotElsewhere                  // another slot holds the claim on this id, and is not final yet
 	slotDuplicate                  // final: the id was paid or rejected through another slot
 	slotConflict                   // final: as slotDuplicate, but the amounts differ
+	slotLeaving                    // as slotAccepted, with an attempt chosen that has certainly not gone out yet: see payer.send
+	slotSetAside                   // final: was found damaged and could not be recovered; kept on disk as it was found
 	slotStates                     // how many there are
 )
 
 var slotStateNames = [slotStates]string{"free", "accepted", "sent", "paid", "settled", "purged", "invalid", "rejected",
-	"elsewhere", "duplicate", "conflict"}
+	"elsewhere", "duplicate", "conflict", "leaving", "set aside"}
 
 func (s slotState) String() string {
 	if s < slotStates {
@@ -58,9 +60,9 @@ func (s slotState) String() string {
 // final says that nothing will be done for the slot any more: it holds no room in the queue, and its segment may go.
 func (s slotState) final() bool {
 	switch s {
-	case slotSettled, slotPurged, slotRejected, slotDuplicate, slotConflict:
+	case slotSettled, slotPurged, slotRejected, slotDuplicate, slotConflict, slotSetAside:
 		return true
-	case slotFree, slotAccepted, slotSent, slotPaid, slotInvalid, slotElsewhere, slotStates:
+	case slotFree, slotAccepted, slotLeaving, slotSent, slotPaid, slotInvalid, slotElsewhere, slotStates:
 		return false
 	}
 	return false

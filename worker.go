@@ -146,23 +146,26 @@ func (w *worker) sort() {
 }
 
 // send journals an attempt. It is false when the payment must not go out after all; the permit is given back then.
+//
+// A claim holds in one life of Redis. Whoever prepares a new life makes its token known first and looks at the slots then; we
+// store the slot as leaving first and look at the token then. So either this sees the new token, and the claim is void, or the
+// other one sees the slot as leaving, and takes the claim over into the new life. The slot reads sent only after that look: a
+// crash before it leaves no attempt without a claim.
 func (p *payer) send(v slotView, pm permit, token lifeToken) (slotView, bool) {
-	v, ok := p.ledger.sent(v, pm.processor, nowMicros())
-	if !ok {
-		p.policy.release(pm)
-		return v, false
+	v, ok := p.ledger.leaving(v, pm.processor, nowMicros())
+	if ok && p.store.token() == token {
+		v, ok = p.ledger.left(v)
+		if ok {
+			return v, true
+		}
 	}
-	// A claim holds in one life of Redis. Whoever prepares a new life makes its token known first and looks at the slots
-	// then; we have stored the slot's state first and look at the token now. So either this sees the new token, and the
-	// claim is void, or the other one sees the slot as sent, and takes the claim over into the new life.
-	if p.store.token() != token {
-		p.policy.release(pm)
-		if v, ok := p.ledger.refused(v); ok {
+	p.policy.release(pm)
+	if ok {
+		if v, ok := p.ledger.become(v, slotAccepted); ok {
 			p.feeder.add(v.ref) // to be claimed anew
 		}
-		return v, false
 	}
-	return v, true
+	return v, false
 }
 
 // fly waits for the outcome of an attempt that was journalled as sent, and does what it calls for. A refused payment stays
