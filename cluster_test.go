@@ -182,6 +182,71 @@ func TestPurgeDoesNotHideWhatWasPaid(t *testing.T) {
 	}
 }
 
+// TestPurgedIDStaysTaken: it was paid, so it is never paid again, through whatever instance it comes, and although the processor
+// that has it fails: neither after the purge nor after Redis was wiped and filled again.
+func TestPurgedIDStaysTaken(t *testing.T) {
+	w, redis := newSharedWorld(t)
+	a, b := w.startTwo(t, "PATIENCE", "0s")
+	paid, rejected := nthID(1), nthID(2)
+	a.accepted(paid, "1.00")
+	a.becomes(paid, "settled default")
+	w.def.behave(func(rw http.ResponseWriter, _ fakePayment, _ func()) bool { rw.WriteHeader(400); return true })
+	a.accepted(rejected, "1.00")
+	a.becomes(rejected, "rejected")
+	if status, body, _ := a.do("POST", "/purge-payments", ""); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	eventually(t, "b follows the purge", func() bool { return b.settler.mark() == a.settler.mark() })
+	w.def.behave(func(rw http.ResponseWriter, _ fakePayment, _ func()) bool { rw.WriteHeader(500); return true })
+	comesAgain := func(when string) {
+		t.Helper()
+		for _, id := range []paymentID{paid, rejected} {
+			if s := a.state(id); s != "404" {
+				t.Errorf("%s: %s", when, s)
+			}
+			a.accepted(id, "1.00")
+			b.accepted(id, "1.00")
+		}
+		eventually(t, "nothing is pending", func() bool { return a.ledger.pending.Load()+b.ledger.pending.Load() == 0 })
+		for _, id := range []paymentID{paid, rejected} {
+			if n := w.fall.attempts(id.String()); n != 0 {
+				t.Errorf("%s: %d attempts at the other processor", when, n)
+			}
+		}
+		eventually(t, "there is an empty summary", func() bool { return a.summary("") == wantSummary(0, "0.00", 0, "0.00") })
+	}
+	comesAgain("after the purge")
+	do(t, rawConn(t, redis.url()), "FLUSHALL")
+	b.stopAll()
+	b = w.start(t, "INSTANCE", "c", "PATIENCE", "0s") // knows nothing of either id but what Redis knows
+	eventually(t, "the store is ready", func() bool { return a.life.present() != "" && a.life.present() == b.life.present() })
+	comesAgain("after Redis was wiped")
+}
+
+// TestSummaryIsRefusedWhileNothingCanBeSettled: Redis answers and takes nothing, so it lacks what was paid.
+func TestSummaryIsRefusedWhileNothingCanBeSettled(t *testing.T) {
+	w, redis := newSharedWorld(t)
+	answer := make(chan struct{})
+	w.def.behave(func(rw http.ResponseWriter, p fakePayment, write func()) bool {
+		<-answer
+		return false
+	})
+	g := w.start(t)
+	g.accepted(nthID(1), "1.00")
+	eventually(t, "it is on its way", func() bool { return w.def.attempts(nthID(1).String()) == 1 })
+	conn := rawConn(t, redis.url())
+	do(t, conn, "CONFIG", "SET", "maxmemory", "1")
+	close(answer)
+	eventually(t, "summaries are refused", func() bool { status, _, _ := g.do("GET", "/payments-summary", ""); return status == 503 })
+	g.accepted(nthID(2), "1.00")
+	do(t, conn, "CONFIG", "SET", "maxmemory", "0")
+	g.becomes(nthID(1), "settled default")
+	g.becomes(nthID(2), "settled default")
+	if got := g.summary(""); got != wantSummary(2, "2.00", 0, "0.00") {
+		t.Errorf("summary %s", got)
+	}
+}
+
 // TestProgressIsOnlyOfJournalsThatWereReplayed: else Redis would say that it has what it lacks.
 func TestProgressIsOnlyOfJournalsThatWereReplayed(t *testing.T) {
 	l, _ := openTestLedger(t, t.TempDir())

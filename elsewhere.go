@@ -86,8 +86,8 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 		case f.found && f.amount != v.amount:
 			conflicting, notes = append(conflicting, v), append(notes, conflictNote{v.id, v.amount})
 		default:
-			// Final under the same amount; or gone: a claim never expires, so the winner was final, and is forgotten
-			// by a purge or by age.
+			// Final under the same amount, hidden by a purge or not; or gone: a claim never expires, so the winner was
+			// final, and is forgotten by age.
 			e.ledger.become(v, slotDuplicate)
 		}
 	}

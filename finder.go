@@ -72,7 +72,7 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 	}
 	var found [1]foundRecord
 	storeErr := f.store.records(ctx, []paymentID{id}, found[:])
-	if storeErr == nil && found[0].found && found[0].state != recordClaimed {
+	if storeErr == nil && found[0].found && !found[0].hidden && found[0].state != recordClaimed {
 		p := paymentOf(found[0].record)
 		var err error
 		p.conflicting, err = f.store.conflictOf(ctx, id)
@@ -94,7 +94,7 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 		return payment{}, storeErr
 	case !f.covered(answers):
 		return payment{}, errSilent // its journal alone knows how it stands
-	case found[0].found: // settled since we asked, or it is about to be
+	case found[0].found && !found[0].hidden: // settled since we asked, or it is about to be
 		return paymentOf(found[0].record), nil
 	}
 	return payment{}, errUnknownPayment

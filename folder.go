@@ -44,7 +44,6 @@ type journalHead struct {
 	id       journalID
 	instance [64]byte      // who made it; whoever starts under this name appends to it
 	mark     atomic.Uint64 // the purge mark up to which settled history was forgotten here
-	purgedAt atomic.Int64  // when that was, by the process clock: what was accepted before may be paid and forgotten
 }
 
 var errOwned = errors.New("owned by another process")

@@ -92,7 +92,7 @@ func TestAfterAPowerLossNothingDoubtfulIsSentUnasked(t *testing.T) {
 	w.fall.paid[there.String()] = fakePayment{ID: there.String(), Amount: "5.00", RequestedAt: at}
 
 	w.fall.silent = true
-	g := w.start(t)
+	g := w.start(t, "SEND_TIMEOUT", "500ms")
 	eventually(t, "both are asked about", func() bool { return g.metrics.lookUps[onFallback][lookUpNoAnswer].Get() >= 2 })
 	if n := w.def.count(); n != 0 {
 		t.Errorf("%d were sent while the fallback had not answered", n)

@@ -58,6 +58,8 @@ type journal struct {
 	mu      sync.Mutex // the table's writers and retired
 	retired []retiredSegment
 
+	doubts doubtSet
+
 	// Both are the settler's own.
 	low        uint64    // every slot below is final
 	replayedIn lifeToken // the life of Redis that holds all that is final here

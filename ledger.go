@@ -291,7 +291,10 @@ func (l *ledger) paidAs(v slotView, p processorID, amount cents, requestedAt mic
 }
 
 // cleared: both processors were asked and do not know it. It counts as an attempt, and is in doubt no more.
-func (l *ledger) cleared(v slotView) (slotView, bool) { return l.replace(v, v.word.attempted(), 0) }
+func (l *ledger) cleared(v slotView) (slotView, bool) {
+	l.journal(v.ref).doubts.remove(v.ref.seq())
+	return l.replace(v, v.word.attempted(), 0)
+}
 
 // become moves a slot on to another state, everything else as it is.
 func (l *ledger) become(v slotView, s slotState) (slotView, bool) {
@@ -367,7 +370,7 @@ func (l *ledger) highestMark() (uint64, error) {
 // purge forgets what is settled in every journal of this process.
 func (l *ledger) purge(mark uint64) error {
 	for _, j := range *l.journals.Load() {
-		if err := j.purge(mark, l.clock.now()); err != nil {
+		if err := j.purge(mark); err != nil {
 			return err
 		}
 	}

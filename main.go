@@ -166,6 +166,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.feeder = newFeeder(g.dispatcher, c.maxPending)
 	g.elsewhere = &elsewhere{ledger: g.ledger, store: g.store, metrics: g.metrics, log: log}
 	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, log)
+	g.resolver.doubtGrace = c.sendTimeout
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: log}
 	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding

@@ -142,6 +142,7 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 				s.word.Store(uint64(w))
 			}
 			if seg.head.boot != j.boot {
+				j.doubts.add(r.seq())
 				f.doubtful = append(f.doubtful, r)
 			} else {
 				f.accepted = append(f.accepted, r)

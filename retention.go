@@ -76,14 +76,14 @@ func (j *journal) expire(oldest micros) error {
 	return failed
 }
 
-// eachRetired visits the slots of the segments that are no longer mapped, from a sequence on, leaving out what a purge forgot
-// and what was accepted before oldest.
+// eachRetired visits the slots of the segments that are no longer mapped, from a sequence on, leaving out what was accepted
+// before oldest. What was settled in a segment that a purge forgot is shown as purged.
 func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)) error {
 	j.mu.Lock()
 	retired := slices.Clone(j.retired)
 	j.mu.Unlock()
 	for _, r := range retired {
-		if r.purged || r.newest < oldest || (r.number+1)<<segmentSlotsLog2 <= from {
+		if r.newest < oldest || (r.number+1)<<segmentSlotsLog2 <= from {
 			continue
 		}
 		seg, err := openSegment(j.dir, j.id, r.number)
@@ -93,7 +93,12 @@ func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)
 		if err != nil {
 			return err
 		}
-		eachSlot(j, seg, from, visit)
+		eachSlot(j, seg, from, func(v slotView) {
+			if s := v.word.state(); r.purged && (s == slotSettled || s == slotRejected) {
+				v.word = v.word.with(slotPurged)
+			}
+			visit(v)
+		})
 		if err := seg.unmap(); err != nil {
 			return fmt.Errorf("cannot unmap %s: %w", seg.path, err)
 		}
@@ -103,13 +108,10 @@ func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)
 
 // purge forgets what is settled, and remembers the mark. The settler calls it, between two batches, so that no settle is
 // under way under the old mark.
-//
-// now is stored first, before anybody can learn the new mark: who claims under that mark sees it.
-func (j *journal) purge(mark uint64, now micros) error {
+func (j *journal) purge(mark uint64) error {
 	if j.head.mark.Load() >= mark {
 		return nil
 	}
-	j.head.purgedAt.Store(int64(now))
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i, r := range j.retired {
@@ -142,6 +144,3 @@ func (j *journal) purge(mark uint64, now micros) error {
 	j.head.mark.Store(mark)
 	return nil
 }
-
-// purgedAt is when settled history was last forgotten here.
-func (j *journal) purgedAt() micros { return micros(j.head.purgedAt.Load()) }

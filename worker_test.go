@@ -30,7 +30,7 @@ type bubble struct {
 
 func (b *bubble) token() lifeToken { return b.living.Load().(lifeToken) }
 
-func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, _ uint64, in []claim, out []claimAnswer) error {
+func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, in []claim, out []claimAnswer) error {
 	if t != b.token() {
 		return errNoLife
 	}
@@ -45,15 +45,15 @@ func (b *bubble) beginLife(context.Context, uint64) (newLife, error) {
 
 func (b *bubble) report(context.Context, lifeToken, string, []string) (bool, error) { return true, nil }
 
-func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlement, _ []journalProgress) error {
+func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlement, _ []journalProgress) ([]paymentID, error) {
 	if b.failing.Add(-1) >= 0 {
 		time.Sleep(time.Second)
-		return errors.New("the store is away")
+		return nil, errors.New("the store is away")
 	}
 	for _, s := range in {
 		b.settled <- s
 	}
-	return nil
+	return nil, nil
 }
 
 func (b *bubble) purge(context.Context, lifeToken, uint64) (uint64, error) { return 0, nil }
