@@ -77,7 +77,7 @@ func FuzzSummaryQuery(f *testing.F) {
 	} {
 		f.Add(query)
 	}
-	s := (&server{store: emptySummary{}, settler: &settler{}, metrics: newMetrics(), queries: newLane(4, time.Second), log: quietLog()}).routes()
+	s := (&server{store: emptySummary{}, settler: &settler{stall: &stall{clock: newClock()}}, metrics: newMetrics(), queries: newLane(4, time.Second), log: quietLog()}).routes()
 	f.Fuzz(func(t *testing.T, query string) {
 		var ctx fasthttp.RequestCtx
 		ctx.Request.SetRequestURI("/payments-summary")

@@ -180,7 +180,9 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.ready = &readiness{ledger: g.ledger}
 	g.admin = newAdmin(g.metrics, g.ready.why)
 	g.settler.announce = g.bus.publishPurge
+	g.settler.stall.tell = g.bus.publishStall
 	g.bus.onPurge(g.settler.adoptMark)
+	g.bus.onStall(g.settler.stall.heard)
 	g.bus.onFinding(g.policy.heard)
 	g.bus.answerWith(finder.answer)
 	g.metrics.observe(g.ledger, g.dispatcher, g.feeder, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, g.life)
@@ -216,6 +218,7 @@ func (g *galo) start(ctx context.Context) {
 	}
 	g.standing.run(g.ledger.keep)
 	g.settling.run(func(ctx context.Context) { g.settler.run(ctx, g.standing.ctx) })
+	g.settling.run(g.settler.stall.run)
 	g.sending.run(g.feeder.run)
 	g.sending.run(g.elsewhere.run)
 	g.sending.run(g.resolver.run)

@@ -120,7 +120,7 @@ func (s *server) getSummary(reqCtx context.Context, ctx *fasthttp.RequestCtx) {
 		refuse(ctx, bad)
 		return
 	}
-	if s.settler.stalled.Load() {
+	if s.settler.stall.lacking() {
 		s.away(ctx, "the shared store does not take what was paid", errStalled)
 		return
 	}

@@ -23,7 +23,7 @@ type settler struct {
 	queue     *ring         // what is to be settled; has room for all that may be pending
 	kicked    chan struct{} // capacity 1: there is something to do
 	answering atomic.Bool   // Redis did what it was asked to when it was last asked
-	stalled   atomic.Bool   // payments that were paid could not be settled at the last try: summaries lack them
+	stall     *stall        // whether payments that were paid could not be settled at the last try
 	missed    bool          // it was away before
 	awaiting  bool          // said that other journals have yet to report
 	urgent    atomic.Bool   // the next batch does not linger
@@ -60,6 +60,7 @@ const (
 
 func newSettler(l *ledger, store settleStore, lf *lifeWatch, linger time.Duration, m *metrics, log *slog.Logger) *settler {
 	s := &settler{ledger: l, store: store, life: lf, linger: linger, metrics: m, announce: func(uint64) {}, log: log,
+		stall: &stall{clock: l.clock, tell: func() {}},
 		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), purges: make(chan purgeRequest),
 		views: make([]slotView, 0, settleBatch), batch: make([]settlement, 0, settleBatch)}
 	for _, j := range *l.journals.Load() {
@@ -156,7 +157,7 @@ func (s *settler) work(ctx context.Context) {
 				return
 			}
 		}
-		s.stalled.Store(false)
+		s.stall.here.Store(false)
 		if !s.answering.Swap(true) {
 			s.log.Info("store answers")
 		}
@@ -183,7 +184,7 @@ func (s *settler) retry(ctx context.Context, err error) {
 		s.known = "" // Redis missed a purge of ours: entering its life brings the mark
 	default:
 		s.metrics.storeErrors.Inc()
-		s.stalled.Store(s.inHand+s.queue.len() > 0)
+		s.stall.here.Store(s.inHand+s.queue.len() > 0)
 		if s.answering.Swap(false) || !s.missed {
 			s.log.Warn("store is away: nothing is sent, and summaries are refused", "error", err)
 		}
