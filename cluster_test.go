@@ -249,6 +249,27 @@ func TestSummaryIsRefusedWhileNothingCanBeSettled(t *testing.T) {
 	}
 }
 
+// TestClaimThatComesBackIsTakenUp: a slot had lost its claim, and an older copy of Redis says that it is the owner. All others
+// have lost theirs to it by that, so it has to pay.
+func TestClaimThatComesBackIsTakenUp(t *testing.T) {
+	w, _ := newSharedWorld(t)
+	g := w.start(t)
+	token, ok := g.life.await(t.Context())
+	if !ok {
+		t.Fatal("no life")
+	}
+	id := nthID(1)
+	r, _ := g.ledger.accept(&id, 100)
+	v, _ := g.ledger.read(r)
+	v = must(t)(g.ledger.become(v, slotElsewhere))
+	var answers [1]claimAnswer
+	if err := g.store.claim(t.Context(), token, false, []claim{g.ledger.claimOf(v)}, answers[:]); err != nil || answers[0].kind != claimWon {
+		t.Fatalf("%+v, %v", answers, err)
+	}
+	g.elsewhere.add(r)
+	g.becomes(id, "settled default")
+}
+
 // TestProgressIsOnlyOfJournalsThatWereReplayed: else Redis would say that it has what it lacks.
 func TestProgressIsOnlyOfJournalsThatWereReplayed(t *testing.T) {
 	l, _ := openTestLedger(t, t.TempDir())

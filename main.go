@@ -164,7 +164,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.settler = newSettler(g.ledger, g.store, g.life, c.linger, g.metrics, log)
 	g.dispatcher = newDispatcher(c.workers, c.maxPending, c.linger)
 	g.feeder = newFeeder(g.dispatcher, c.maxPending)
-	g.elsewhere = &elsewhere{ledger: g.ledger, store: g.store, metrics: g.metrics, log: log}
+	g.elsewhere = &elsewhere{ledger: g.ledger, feeder: g.feeder, store: g.store, metrics: g.metrics, log: log}
 	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, log)
 	g.resolver.doubtGrace = c.sendTimeout
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,

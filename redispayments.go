@@ -14,13 +14,15 @@ import (
 // maxStoreBatch bounds one script call: while it runs (about a millisecond) Redis serves nobody else.
 const maxStoreBatch = 256
 
-// claim is a slot's wish to pay: it names the payment and its owner.
+// claim is a slot's wish to pay: it names the payment and its owner. out says that the slot has an attempt out: then the claim
+// was its own, and is, whatever an older copy of the store has in its place.
 type claim struct {
 	id         paymentID
 	amount     cents
 	acceptedAt micros
 	journal    string
 	seq        uint64
+	out        bool
 }
 
 // claimKind is the answer to a claim.
@@ -139,6 +141,11 @@ func (s *redisStore) claimBatch(ctx context.Context, t lifeToken, state string, 
 		args.end()
 		args.text = in[i].appendJSON(args.text)
 		args.end()
+		if in[i].out {
+			args.add("1")
+		} else {
+			args.add("0")
+		}
 	}
 	replies, err := redis.ByteSlices(s.call(ctx, s.work, t, s.scripts.claim, &args))
 	if err != nil {

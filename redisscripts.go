@@ -153,22 +153,23 @@ end
 return state
 `
 
-// luaClaim: KEYS life, then record bucket and claim bucket of each payment; ARGV token, state, then field and claim of
-// each payment. Answers for each payment nil when the claim is new, else what was there. What a purge has hidden is there.
+// luaClaim: KEYS life, then record bucket and claim bucket of each payment; ARGV token, state, then field, claim, and "1" for a
+// slot that has an attempt out, of each payment. Answers for each payment nil when the claim is new, else what was there. What
+// a purge has hidden is there. A slot that has an attempt out takes the claim whoever has it: that is of an older copy.
 const luaClaim = `
 local answers, fresh, mine = {}, {}, {}
 for i = 1, (#KEYS - 1) / 2 do
-  local field, text = ARGV[2 * i + 1], ARGV[2 * i + 2]
+  local field, text, out = ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
   local there = redis.call('HGET', KEYS[2 * i], field)
   local claimed = redis.call('HGET', KEYS[2 * i + 1], field)
   answers[i] = there or claimed or mine[field] or false
-  if not answers[i] then
+  if not answers[i] or (out == '1' and not there) then
     mine[field] = text
     fresh[#fresh + 1] = i
   end
 end
 for _, i in ipairs(fresh) do
-  redis.call('HSET', KEYS[2 * i + 1], ARGV[2 * i + 1], ARGV[2 * i + 2])
+  redis.call('HSET', KEYS[2 * i + 1], ARGV[3 * i], ARGV[3 * i + 1])
 end
 return answers
 `

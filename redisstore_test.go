@@ -204,6 +204,38 @@ func TestTwoSlotsOfOnePaymentInOneBatch(t *testing.T) {
 	})
 }
 
+// TestSlotWithAnAttemptOutTakesItsClaim: an older copy of the store has another slot in its place.
+func TestSlotWithAnAttemptOutTakesItsClaim(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s, token := readyStore(t, url)
+		one, final := paidOne(1, onDefault, noon, 1990), paidOne(2, onDefault, noon, 1990)
+		claimOne(t, s, token, claimFor(one, "j1", 1))
+		settleAll(t, s, token, final)
+		out := claimFor(one, "j2", 2)
+		if got := claimOne(t, s, token, out); got.kind != claimHeld {
+			t.Fatalf("%+v", got)
+		}
+		if got := lookUp(t, s, one.id); got.journal != "j1" {
+			t.Fatalf("a slot that has nothing out took the claim: %+v", got)
+		}
+		out.out = true
+		if got := claimOne(t, s, token, out); got.kind != claimHeld || got.rec.journal != "j1" {
+			t.Fatalf("it is not told whose claim it took: %+v", got)
+		}
+		if got := lookUp(t, s, one.id); got.journal != "j2" || got.seq != 2 {
+			t.Fatalf("%+v", got)
+		}
+		late := claimFor(final, "j2", 3)
+		late.out = true
+		if got := claimOne(t, s, token, late); got.kind != claimFinal {
+			t.Fatalf("%+v", got)
+		}
+		if got := lookUp(t, s, final.id); got.state != recordPaid {
+			t.Fatalf("%+v", got)
+		}
+	})
+}
+
 func TestClaimTellsTheFinalRecord(t *testing.T) {
 	eachServer(t, func(t *testing.T, url string) {
 		s, token := readyStore(t, url)
