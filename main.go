@@ -164,11 +164,12 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.settler = newSettler(g.ledger, g.store, g.life, c.linger, g.metrics, log)
 	g.dispatcher = newDispatcher(c.workers, c.maxPending, c.linger)
 	g.feeder = newFeeder(g.dispatcher, c.maxPending)
-	g.elsewhere = &elsewhere{ledger: g.ledger, feeder: g.feeder, store: g.store, metrics: g.metrics, log: log}
-	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, log)
+	perPayment := newAlarms(log)
+	g.elsewhere = &elsewhere{ledger: g.ledger, feeder: g.feeder, store: g.store, metrics: g.metrics, log: perPayment}
+	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, perPayment)
 	g.resolver.doubtGrace = c.sendTimeout
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
-		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: log}
+		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: perPayment}
 	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
 	g.policy.reopened = g.resolver.retryNow
 	g.health = newHealthWatch(c.role, c.instance, g.store, [processors]healthAsked{g.clients[onDefault], g.clients[onFallback]}, g.bus, g.policy.health, log)
