@@ -15,6 +15,8 @@ type crashCase struct {
 	adopted bool
 	// embedded: run it again with the embedded store.
 	embedded bool
+	// purged: the crash is in the middle of a purge, see recoversFromAPurge.
+	purged bool
 }
 
 // crashWay brings an instance that is armed with a crash to its end.
@@ -61,9 +63,9 @@ func crashCases() []crashCase {
 		{point: "sent again is answered", times: 1, way: unknownFirst, adopted: true},
 
 		{point: "settled in Redis only", times: 1, way: plain, adopted: true, embedded: true},
-		{point: "half a batch is stored as settled", times: 3, way: oneBatch, adopted: true, embedded: true},
+		{point: "half a batch is stored as final", times: 3, way: oneBatch, adopted: true, embedded: true},
 		{point: "rejected in Redis only", times: 1, way: invalid},
-		{point: "rejected is stored", times: 1, way: invalid},
+		{point: "half a batch is stored as final", times: 2, way: invalid},
 
 		{point: "the claim is lost", times: 2, way: sameAtAnother},
 		{point: "elsewhere is stored", times: 2, way: sameAtAnother, adopted: true},
@@ -97,6 +99,15 @@ func crashCases() []crashCase {
 		{point: "a journal is replayed", times: 1, way: intoAnEmptyStore, embedded: true},
 		{point: "a journal has not reported", times: 1, way: intoAnEmptyStore, adopted: true},
 		{point: "a journal has reported", times: 1, way: intoAnEmptyStore},
+
+		{point: "a purge is wanted", times: 1, way: purging, purged: true},
+		{point: "a retired segment is purged", times: 1, way: purging, purged: true, adopted: true, embedded: true},
+		{point: "half a segment is purged", times: 10, way: purging, purged: true, adopted: true, embedded: true},
+		{point: "a journal is purged", times: 1, way: purging, purged: true, adopted: true},
+		{point: "a journal has the mark", times: 1, way: purging, purged: true, embedded: true},
+		{point: "Redis is about to be purged", times: 1, way: purging, purged: true, adopted: true},
+		{point: "Redis is purged", times: 1, way: purging, purged: true, adopted: true, embedded: true},
+		{point: "a purge is announced", times: 1, way: purging, purged: true},
 	}
 }
 
@@ -116,7 +127,11 @@ func TestStoppedAtEveryStep(t *testing.T) {
 					w.env["NATS_URL"] = nats.ClientURL()
 				}
 				c.way(w, fmt.Sprintf("%s:%d", c.point, c.times))
-				w.recovers(survivor)
+				if c.purged {
+					w.recoversFromAPurge(survivor)
+				} else {
+					w.recovers(survivor)
+				}
 			})
 		}
 		run("started again", redis.url(), "one")

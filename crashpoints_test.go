@@ -17,7 +17,7 @@ var crashPoints = []struct {
 
 	// The worker.
 	{"taken from the ring", "worker.go", "\t\ttoken, ok := w.claim(ctx, w.taken[:n])\n", beforeAnchor},
-	{"the claim's reply is unread", "worker.go", "\t\terr := w.store.claim(ctx, token, false, mark, w.claims, w.answers[:len(w.claims)])\n", afterAnchor},
+	{"the claim's reply is unread", "worker.go", "\t\terr := w.store.claim(ctx, token, false, w.claims, w.answers[:len(w.claims)])\n", afterAnchor},
 	{"claimed", "worker.go", "\t\t\tpm, ok := w.policy.acquire(ctx, v.acceptedAt)\n", beforeAnchor},
 	{"leaving is stored", "worker.go", "\tif ok && p.store.token() == token {\n", beforeAnchor},
 	{"the life was looked at", "worker.go", "\t\tv, ok = p.ledger.left(v)\n", beforeAnchor},
@@ -43,10 +43,9 @@ var crashPoints = []struct {
 	{"sent again is answered", "resolver.go", "\tres := r.processors[at].pay(v.id, v.amount, v.requestedAt)\n", afterAnchor},
 
 	// The settler.
-	{"settled in Redis only", "settle.go", "\tfor i, v := range s.views {\n", beforeAnchor},
-	{"half a batch is stored as settled", "settle.go", "\t\t\ts.ledger.become(v, slotSettled)\n", afterAnchor},
-	{"rejected in Redis only", "settle.go", "\t\t\ts.ledger.become(v, slotRejected)\n", beforeAnchor},
-	{"rejected is stored", "settle.go", "\t\t\ts.ledger.become(v, slotRejected)\n", afterAnchor},
+	{"settled in Redis only", "settle.go", "\tfor _, v := range s.views {\n", beforeAnchor},
+	{"half a batch is stored as final", "settle.go", "\t\ts.ledger.become(v, final)\n", afterAnchor},
+	{"rejected in Redis only", "settle.go", "\t\t\ts.metrics.rejected.Inc()\n", afterAnchor},
 
 	// Another slot has the claim.
 	{"the claim is lost", "worker.go", "\t\t\tif v, ok := w.ledger.become(v, slotElsewhere); ok {\n", beforeAnchor},
@@ -79,6 +78,16 @@ var crashPoints = []struct {
 	{"a journal is replayed", "replay.go", "\t\t\tj.replayedIn = born.token\n", beforeAnchor},
 	{"a journal has not reported", "replay.go", "\t\tif ready, err = s.store.report(ctx, born.token, j.id.String(), texts(ids)); err != nil {\n", beforeAnchor},
 	{"a journal has reported", "replay.go", "\t\t\treturn err\n\t\t}\n\t}\n\tif ready {\n", afterAnchor},
+
+	// A purge.
+	{"a purge is wanted", "purge.go", "\ts.adoptMark(s.mark() + 1)\n", beforeAnchor},
+	{"a retired segment is purged", "retention.go", "\t\t\tseg.head.purged.Store(1)\n", afterAnchor},
+	{"half a segment is purged", "retention.go", "\t\t\t\ts.word.CompareAndSwap(uint64(w), uint64(w.with(slotPurged)))\n", afterAnchor},
+	{"a journal is purged", "retention.go", "\tj.head.mark.Store(mark)\n", beforeAnchor},
+	{"a journal has the mark", "retention.go", "\tj.head.mark.Store(mark)\n", afterAnchor},
+	{"Redis is about to be purged", "purge.go", "\tmark, err := s.store.purge(ctx, s.store.token(), s.mark())\n", beforeAnchor},
+	{"Redis is purged", "purge.go", "\tmark, err := s.store.purge(ctx, s.store.token(), s.mark())\n", afterAnchor},
+	{"a purge is announced", "purge.go", "\ts.announce(mark)\n", afterAnchor},
 }
 
 func crashEdits() []sourceEdit {
