@@ -34,7 +34,7 @@ func purging(w *processWorld, armed string) {
 // all of it, whatever becomes of Redis; what was waiting is paid and counted; and an id that was paid is never paid again.
 func (w *processWorld) recoversFromAPurge(survivor string) {
 	w.t.Helper()
-	before, hidden := w.sumOfBooks(), wantSummary(0, "0.00", 0, "0.00")
+	before, hidden := w.sum(), wantSummary(0, "0.00", 0, "0.00")
 	p := w.start(survivor)
 	var now string
 	eventually(w.t, "every journal has an owner", func() bool {
@@ -48,9 +48,9 @@ func (w *processWorld) recoversFromAPurge(survivor string) {
 	w.def.behave(nil)
 	w.fall.behave(nil)
 	w.finishes(p)
-	want := w.sumOfBooks()
+	want := w.sum()
 	if isHidden {
-		want = w.sumOfBooksFrom(purgedHistory + 1)
+		want = w.sumFrom(purgedHistory + 1)
 	}
 	expect := func(p *galoProcess, when string) {
 		if got := w.wholeSummary(p); got != want {
@@ -93,24 +93,4 @@ func (w *processWorld) wholeSummary(p *galoProcess) (body string) {
 		return status == http.StatusOK
 	})
 	return body
-}
-
-// sumOfBooks is the summary that the processors' books make, and sumOfBooksFrom that of the payments from the n-th on.
-func (w *processWorld) sumOfBooks() string { return w.sumOfBooksFrom(0) }
-
-func (w *processWorld) sumOfBooksFrom(n uint64) string {
-	first := nthID(n).String()
-	var counts [processors]int
-	var sums [processors]cents
-	for i, f := range []*fakeProcessor{w.def, w.fall} {
-		f.mu.Lock()
-		for id, p := range f.paid {
-			if id >= first {
-				counts[i]++
-				sums[i] += centsOf(p.Amount)
-			}
-		}
-		f.mu.Unlock()
-	}
-	return wantSummary(counts[0], string(sums[0].appendDecimal(nil)), counts[1], string(sums[1].appendDecimal(nil)))
 }

@@ -3,19 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,17 +20,13 @@ import (
 // processWorld is galo in processes of its own, which can be killed, with the processors that they pay at, and what the clients
 // were told.
 type processWorld struct {
-	t         *testing.T
-	program   string
-	def, fall *fakeProcessor
-	dir       string // of the journals and sockets; short, since a socket's path must be
-	env       map[string]string
-
-	mu       sync.Mutex
-	promised map[paymentID][]cents // answered with 202, and under which amounts
-	doubtful map[paymentID][]cents // the connection broke before the answer
-	invalid  map[paymentID]bool    // no processor will ever take these
-	running  []*galoProcess
+	*books
+	t       *testing.T
+	program string
+	dir     string // of the journals and sockets; short, since a socket's path must be
+	env     map[string]string
+	invalid map[paymentID]bool // no processor will ever take these
+	running []*galoProcess
 }
 
 // newProcessWorld is a world of instances on one Redis; with url "", of one instance with its embedded store.
@@ -44,8 +36,7 @@ func newProcessWorld(t *testing.T, program, url string) *processWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &processWorld{t: t, program: program, def: newFakeProcessor(t), fall: newFakeProcessor(t), dir: dir,
-		promised: make(map[paymentID][]cents), doubtful: make(map[paymentID][]cents)}
+	w := &processWorld{books: newBooks(newFakeProcessor(t), newFakeProcessor(t)), t: t, program: program, dir: dir}
 	w.env = map[string]string{"REDIS_URL": url, "DATA_DIR": filepath.Join(dir, "data"), "PATIENCE": "0s", "LINGER": "0s", "SEND_TIMEOUT": "2s",
 		"PROCESSOR_DEFAULT_URL": w.def.server.URL, "PROCESSOR_FALLBACK_URL": w.fall.server.URL, "ALLOW_PURGE": "true", "MAX_PENDING": "8192"}
 	t.Cleanup(func() {
@@ -161,16 +152,6 @@ func (p *galoProcess) call(method, host, path, body string) (int, string) {
 	return res.StatusCode, string(b)
 }
 
-// serves waits until the instance can be called. It is false when the process has ended instead.
-func (p *galoProcess) serves() bool {
-	p.w.t.Helper()
-	eventually(p.w.t, p.name+" serves", func() bool {
-		status, _ := p.get("admin", "/healthz")
-		return status == http.StatusOK || !p.alive()
-	})
-	return p.alive()
-}
-
 // nthAmount is what the payments of these tests cost: a different amount each.
 func nthAmount(n uint64) cents { return cents(100*n + 1) }
 
@@ -191,13 +172,13 @@ func (p *galoProcess) post(n uint64, amount cents) int {
 				}
 				return 0
 			}
-			w.remember(w.doubtful, id, amount)
+			w.doubt(id, amount)
 			return 0
 		}
 		io.Copy(io.Discard, res.Body)
 		res.Body.Close()
 		if res.StatusCode == http.StatusAccepted {
-			w.remember(w.promised, id, amount)
+			w.promise(id, amount)
 		}
 		return res.StatusCode
 	}
@@ -209,14 +190,6 @@ func (p *galoProcess) postAll(from, to uint64) {
 		for p.post(n, nthAmount(n)) == http.StatusServiceUnavailable {
 			time.Sleep(time.Millisecond) // a segment is being made
 		}
-	}
-}
-
-func (w *processWorld) remember(where map[paymentID][]cents, id paymentID, amount cents) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !slices.Contains(where[id], amount) {
-		where[id] = append(where[id], amount)
 	}
 }
 
@@ -255,144 +228,15 @@ func (w *processWorld) finishes(instances ...*galoProcess) {
 	})
 }
 
-// audit is what has to hold in the end, by the books of both processors: every promise is kept once, nothing is at both, and what the
-// instances say of each payment, and of all together, is what the processors have. rejected is what no processor took.
+// audit is books.audit for instances in processes, which must not have found any damage either.
 func (w *processWorld) audit(rejected map[paymentID]bool, instances ...*galoProcess) {
 	w.t.Helper()
-	for id, amounts := range w.promised {
-		def, atDef := w.def.has(id.String())
-		fall, atFall := w.fall.has(id.String())
-		if atDef && atFall {
-			w.t.Errorf("%s was paid at both", id)
-		}
-		if paid := atDef || atFall; paid == rejected[id] {
-			w.t.Errorf("%s was promised, is paid: %v, and rejected: %v", id, paid, rejected[id])
-		}
-		if rejected[id] {
-			continue
-		}
-		got := def.Amount
-		if atFall {
-			got = fall.Amount
-		}
-		if !slices.ContainsFunc(amounts, func(c cents) bool { return string(c.appendDecimal(nil)) == got.String() }) && !w.foreign(id) {
-			w.t.Errorf("%s was accepted with %v and paid with %s", id, amounts, got)
-		}
-	}
+	ask := make(map[string]asking)
 	for _, p := range instances {
 		if n := p.metric("galo_journal_damaged_slots_total"); n != 0 {
 			w.t.Errorf("%s found %v damaged slots", p.name, n)
 		}
-		w.auditRecords(p, rejected)
-		w.auditSummaries(p)
+		ask[p.name] = func(path string) (int, string) { return p.get("galo", path) }
 	}
-}
-
-// foreign says that a processor had the payment before it was ever posted.
-func (w *processWorld) foreign(id paymentID) bool {
-	p, _ := w.def.has(id.String())
-	return p.RequestedAt == longAgo
-}
-
-const longAgo = "2025-01-02T03:04:05.000006Z"
-
-// auditRecords reads every payment that a client has posted, by its id.
-func (w *processWorld) auditRecords(p *galoProcess, rejected map[paymentID]bool) {
-	w.t.Helper()
-	for _, ids := range []map[paymentID][]cents{w.promised, w.doubtful} {
-		for id := range ids {
-			status, body := 0, ""
-			eventually(w.t, "the instances hear each other", func() bool {
-				status, body = p.get("galo", "/payments/"+id.String())
-				return status != http.StatusServiceUnavailable
-			})
-			var got struct {
-				Amount                        json.Number
-				State, Processor, RequestedAt string
-			}
-			json.Unmarshal([]byte(body), &got)
-			want, processor := w.bookedAt(id)
-			_, promised := w.promised[id]
-			switch {
-			case processor != "":
-				if got.State != "settled" || got.Processor != processor || got.Amount != want.Amount || got.RequestedAt != want.RequestedAt {
-					w.t.Errorf("%s says %d %s; %s has %+v", p.name, status, body, processor, want)
-				}
-			case promised && rejected[id] || !promised && got.State == "rejected":
-				if got.State != "rejected" {
-					w.t.Errorf("%s says %d %s of one that was rejected", p.name, status, body)
-				}
-			case status != http.StatusNotFound:
-				w.t.Errorf("%s says %d %s of one that nobody has", p.name, status, body)
-			}
-		}
-	}
-}
-
-// bookedAt is what a processor has of a payment, and which.
-func (w *processWorld) bookedAt(id paymentID) (fakePayment, string) {
-	if p, ok := w.def.has(id.String()); ok {
-		return p, onDefault.String()
-	}
-	if p, ok := w.fall.has(id.String()); ok {
-		return p, onFallback.String()
-	}
-	return fakePayment{}, ""
-}
-
-// auditSummaries compares windows with the processors' books: everything, and from each of some instants on.
-func (w *processWorld) auditSummaries(p *galoProcess) {
-	w.t.Helper()
-	froms := []string{"0001-01-01T00:00:00Z"}
-	for _, f := range []*fakeProcessor{w.def, w.fall} {
-		f.mu.Lock()
-		for _, one := range f.paid {
-			if len(froms) < 5 {
-				froms = append(froms, one.RequestedAt)
-			}
-		}
-		f.mu.Unlock()
-	}
-	for _, from := range froms {
-		defCount, defAmount := w.def.bookedSince(from)
-		fallCount, fallAmount := w.fall.bookedSince(from)
-		want := wantSummary(defCount, string(defAmount.appendDecimal(nil)), fallCount, string(fallAmount.appendDecimal(nil)))
-		path := "/payments-summary?from=" + from
-		if status, got := p.get("galo", path); status != http.StatusOK || got != want {
-			w.t.Errorf("%s says %d %s of %s; the processors have %s", p.name, status, got, path, want)
-		}
-	}
-}
-
-// bookedSince adds up what the processor has from an instant on. All of it is written by galo, in one form, which sorts as text.
-func (f *fakeProcessor) bookedSince(from string) (n int, sum cents) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, p := range f.paid {
-		if p.RequestedAt >= from {
-			n++
-			sum += centsOf(p.Amount)
-		}
-	}
-	return n, sum
-}
-
-// centsOf reads the decimal that galo writes: with two digits after the point.
-func centsOf(n json.Number) cents {
-	c, err := strconv.ParseInt(strings.Replace(n.String(), ".", "", 1), 10, 64)
-	if err != nil {
-		panic(fmt.Sprintf("not an amount: %q", n))
-	}
-	return cents(c)
-}
-
-// bookOnce writes a payment as a processor does: once, whatever comes after.
-func (f *fakeProcessor) bookOnce(p fakePayment) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, taken := f.paid[p.ID]; taken {
-		return false
-	}
-	f.paid[p.ID] = p
-	return true
+	w.books.audit(w.t, rejected, ask)
 }
