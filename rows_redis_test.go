@@ -138,16 +138,7 @@ func (s *storeScene) settled() {
 }
 
 // attempts is how many payments were sent to both processors together.
-func (s *storeScene) attempts() (n int) {
-	for _, f := range []*fakeProcessor{s.w.def, s.w.fall} {
-		f.mu.Lock()
-		for _, tries := range f.posts {
-			n += tries
-		}
-		f.mu.Unlock()
-	}
-	return n
-}
+func (s *storeScene) attempts() int { return attemptsOf(s.w.def) + attemptsOf(s.w.fall) }
 
 // get asks an instance for a path, whoever calls.
 func (g *testGalo) get(path string) (int, string) {
