@@ -32,10 +32,12 @@ const (
 	dialTimeout   = 2 * time.Second
 	// As many connections as the answers of a second at the highest rate would need if each took a second.
 	connections = 1024
+	// Records are read by a few at once.
+	connectionsKept = 16
 )
 
 func newDoor(bases ...string) (*door, error) {
-	d := &door{slow: &http.Client{Timeout: answerTimeout}}
+	d := &door{slow: &http.Client{Timeout: answerTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: connectionsKept}}}
 	for _, base := range bases {
 		u, err := url.Parse(base)
 		if err != nil || u.Scheme != "http" || u.Host == "" {

@@ -27,14 +27,16 @@ type fleet struct {
 	crashes []string
 }
 
-// An instance is one galo: it may die and be started again, and stays the same instance.
+// An instance is one galo, or a server that it needs: it may die and be started again, and stays the same instance.
 type instance struct {
 	fleet  *fleet
 	name   string
 	binary string
+	args   []string
 	env    []string
 	addr   string // host:port of LISTEN
 	admin  string // host:port of ADMIN_LISTEN
+	ready  func(ctx context.Context) bool
 	log    *os.File
 
 	mu      sync.Mutex
@@ -54,26 +56,32 @@ type fleetOptions struct {
 	patience  string
 	urls      [processors]string
 	fees      [processors]fee
+	own       func(i int) []string // settings of one instance, which go over those of all; may be nil
 }
 
 const (
-	readyWithin = 30 * time.Second
-	stopWithin  = 25 * time.Second // galo gives itself 20
+	readyWithin = 60 * time.Second
+	stopWithin  = 40 * time.Second // galo gives itself 20; the host may be slow
 	// An instance that is stuck may not even say what it is stuck in.
 	evidenceWithin = 5 * time.Second
 )
 
 // buildGalo compiles the module's main package into dir.
-func buildGalo(ctx context.Context, dir string) (string, error) {
+func buildGalo(ctx context.Context, dir string, flags ...string) (string, error) {
+	return buildPackage(ctx, dir, "galo", ".", flags...)
+}
+
+// buildPackage compiles a main package that the module has, or has in its requirements, into dir.
+func buildPackage(ctx context.Context, dir, name, path string, flags ...string) (string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return "", err
 	}
-	binary := filepath.Join(dir, "galo")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	binary := filepath.Join(dir, name)
+	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build", "-o", binary}, flags, []string{path})...)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("cannot build galo: %w\n%s", err, out)
+		return "", fmt.Errorf("cannot build %s: %w\n%s", name, err, out)
 	}
 	return binary, nil
 }
@@ -82,7 +90,7 @@ func buildGalo(ctx context.Context, dir string) (string, error) {
 func startFleet(ctx context.Context, o fleetOptions, say func(string, ...any)) (*fleet, error) {
 	f := &fleet{say: say}
 	for i := range o.instances {
-		in, err := f.newInstance(fmt.Sprintf("galo-%d", i+1), o)
+		in, err := f.newInstance(i, o)
 		if err == nil {
 			f.instances = append(f.instances, in)
 			err = in.start()
@@ -99,7 +107,8 @@ func startFleet(ctx context.Context, o fleetOptions, say func(string, ...any)) (
 	return f, nil
 }
 
-func (f *fleet) newInstance(name string, o fleetOptions) (*instance, error) {
+func (f *fleet) newInstance(i int, o fleetOptions) (*instance, error) {
+	name := fmt.Sprintf("galo-%d", i+1)
 	addr, err := quietPort()
 	if err != nil {
 		return nil, err
@@ -113,6 +122,7 @@ func (f *fleet) newInstance(name string, o fleetOptions) (*instance, error) {
 		return nil, fmt.Errorf("cannot keep log of %s: %w", name, err)
 	}
 	in := &instance{fleet: f, name: name, binary: o.binary, addr: addr, admin: admin, log: log}
+	in.ready = func(ctx context.Context) bool { return ready(ctx, admin) }
 	in.env = append(inherited(),
 		"INSTANCE="+name, "LISTEN="+addr, "ADMIN_LISTEN="+admin,
 		"DATA_DIR="+filepath.Join(o.dir, "data"), "ALLOW_PURGE=true",
@@ -122,6 +132,9 @@ func (f *fleet) newInstance(name string, o fleetOptions) (*instance, error) {
 	)
 	if o.patience != "" {
 		in.env = append(in.env, "PATIENCE="+o.patience)
+	}
+	if o.own != nil {
+		in.env = append(in.env, o.own(i)...)
 	}
 	return in, nil
 }
@@ -158,7 +171,7 @@ func (f *fleet) bases() (urls []string) {
 func (in *instance) start() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	cmd := exec.Command(in.binary)
+	cmd := exec.Command(in.binary, in.args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = in.env, in.log, in.log
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start %s: %w", in.name, err)
@@ -205,7 +218,7 @@ func (in *instance) awaitReady(ctx context.Context) error {
 	tick := time.NewTicker(readyEvery)
 	defer tick.Stop()
 	for {
-		if ready(ctx, in.admin) {
+		if in.ready(ctx) {
 			return nil
 		}
 		select {
