@@ -25,8 +25,10 @@ type faultSettings struct {
 	json   string
 	keep   bool
 	race   bool
-	plan   bool
-	fees   [processors]fee
+	// patience is galo's PATIENCE: short, so that both processors are paid at and a slip would be a second charge.
+	patience time.Duration
+	plan     bool
+	fees     [processors]fee
 }
 
 const (
@@ -35,6 +37,7 @@ const (
 	longestRound     = 3 * time.Minute
 	fewestRounds     = 2
 	purgeKind        = "purge"
+	patienceSalt     = 0x70617469656e6365
 )
 
 func parseFaultSettings(args []string, stderr io.Writer) (faultSettings, error) {
@@ -48,6 +51,7 @@ func parseFaultSettings(args []string, stderr io.Writer) (faultSettings, error) 
 	only := f.String("only", "", "kinds of faults to restrict the run to, with commas between: "+strings.Join(kindNames(), ", "))
 	f.StringVar(&s.json, "json", "", "file for the verdict in JSON")
 	f.BoolVar(&s.keep, "keep", false, "keep journals and logs")
+	f.DurationVar(&s.patience, "patience", 0, "PATIENCE of galo (default: from 500ms to 5s, by the seed)")
 	f.BoolVar(&s.race, "race", false, "build galo with the race detector")
 	f.BoolVar(&s.plan, "plan", false, "print the faults of this seed and do nothing")
 	if err := f.Parse(args); err != nil {
@@ -77,6 +81,10 @@ func parseFaultSettings(args []string, stderr io.Writer) (faultSettings, error) 
 	if s.seed == 0 {
 		s.seed = seedNow()
 	}
+	if s.patience == 0 {
+		choice := []time.Duration{500 * milli, sec, 2 * sec, 5 * sec}
+		s.patience = choice[rand.New(rand.NewPCG(s.seed, patienceSalt)).IntN(len(choice))]
+	}
 	return s, nil
 }
 
@@ -99,7 +107,7 @@ func (s faultSettings) kinds() []faultKind {
 
 // replay is the command that makes the same faults again.
 func (s faultSettings) replay() string {
-	line := fmt.Sprintf("go run ./bench faults -seed %d -for %v -rate %v", s.seed, s.length, s.rate)
+	line := fmt.Sprintf("go run ./bench faults -seed %d -for %v -rate %v -patience %v", s.seed, s.length, s.rate, s.patience)
 	if s.only != nil {
 		line += " -only " + strings.Join(s.only, ",")
 	}

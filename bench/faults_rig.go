@@ -125,7 +125,7 @@ func (r *rig) startGalos(ctx context.Context, s faultSettings, binary string) (e
 	toRedis, toNATS := [galoCount]thing{redisWire1, redisWire2}, [galoCount]thing{natsWire1, natsWire2}
 	roles := [galoCount]string{"leader", "follower"}
 	r.galo, err = startFleet(ctx, fleetOptions{
-		binary: binary, dir: r.dir, instances: galoCount, urls: urls, fees: s.fees,
+		binary: binary, dir: r.dir, instances: galoCount, urls: urls, fees: s.fees, patience: s.patience.String(),
 		own: func(i int) []string {
 			return []string{
 				"ROLE=" + roles[i], "REDIS_URL=redis://" + r.wires[toRedis[i]].addr(),
