@@ -44,6 +44,8 @@ type journalHead struct {
 	id       journalID
 	instance [64]byte      // who made it; whoever starts under this name appends to it
 	mark     atomic.Uint64 // the purge mark up to which settled history was forgotten here
+	_        uint64        // journals that were made before have an instant here
+	purging  atomic.Uint64 // the mark of a purge that was begun here; above mark: a crash came between
 }
 
 var errOwned = errors.New("owned by another process")

@@ -90,6 +90,11 @@ func (j *journal) recover() (found, error) {
 	j.seal(end)
 	j.next.Store(end)
 	j.limit.Store(max(limit, end))
+	if wanted := j.head.purging.Load(); wanted > j.head.mark.Load() { // half of the history is forgotten, and half of it would be replayed
+		if err := j.purge(wanted); err != nil {
+			j.log.Error("cannot finish a purge that was begun", "error", err)
+		}
+	}
 	return f, nil
 }
 

@@ -112,6 +112,7 @@ func (j *journal) purge(mark uint64) error {
 	if j.head.mark.Load() >= mark {
 		return nil
 	}
+	j.head.purging.Store(mark) // what is begun is finished, whatever comes: see recover
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i, r := range j.retired {
