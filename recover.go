@@ -79,6 +79,7 @@ func (j *journal) recover() (found, error) {
 			reuse = false
 		}
 	}
+	end = max(end, j.table.Load().first<<segmentSlotsLog2) // what lay before may have gone by age
 	limit := j.table.Load().end() << segmentSlotsLog2
 	if len(j.table.Load().list) == 0 {
 		limit = roundUpToSegment(end)
