@@ -327,6 +327,7 @@ func (k *storeLink) settle(ctx context.Context, t lifeToken, mark uint64, in []s
 			s.settle(one)
 		}
 		for _, p := range progress {
+			k.in.w.note("journal %s has got to %d", p.journal, p.low)
 			s.progress[p.journal] = max(s.progress[p.journal], p.low)
 		}
 		return nil
@@ -400,7 +401,7 @@ func (a ailment) String() string {
 
 func (s *storeState) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "life %s, ready %t, mark %d, %d reports, sums %v\n", s.life, s.ready, s.mark, len(s.reports), s.sums)
+	fmt.Fprintf(&b, "life %s, ready %t, mark %d, %d reports, progress %v, sums %v\n", s.life, s.ready, s.mark, len(s.reports), s.progress, s.sums)
 	for id, c := range s.claims {
 		fmt.Fprintf(&b, "  claim %s: journal %s seq %d\n", short(id), c.journal, c.seq)
 	}
