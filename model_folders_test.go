@@ -63,7 +63,7 @@ const modelMostPosts = 512
 
 func emptyJournal(j *journal, numbers []uint64) error {
 	j.head.mark.Store(0)
-	j.head.purgedAt.Store(0)
+	j.head.purging.Store(0)
 	for _, number := range numbers {
 		seg, err := openSegment(j.dir, j.id, number)
 		if err != nil {

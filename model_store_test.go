@@ -29,14 +29,9 @@ type storeState struct {
 	reports   map[string]bool
 	progress  map[string]uint64
 	claims    map[paymentID]claim
-	records   map[paymentID]modelRecord
+	records   map[paymentID]settlement
 	sums      [processors]modelSum // of what is not hidden by the mark
 	conflicts map[paymentID]cents
-}
-
-type modelRecord struct {
-	settlement
-	mark uint64
 }
 
 type modelSum struct {
@@ -62,12 +57,12 @@ const (
 )
 
 func newModelStore(w *world) *modelStore {
-	return &modelStore{w: w, state: emptyStore(), cut: make(map[string]bool)}
+	return &modelStore{w: w, state: emptyState(), cut: make(map[string]bool)}
 }
 
-func emptyStore() *storeState {
+func emptyState() *storeState {
 	return &storeState{reports: map[string]bool{}, progress: map[string]uint64{}, claims: map[paymentID]claim{},
-		records: map[paymentID]modelRecord{}, conflicts: map[paymentID]cents{}}
+		records: map[paymentID]settlement{}, conflicts: map[paymentID]cents{}}
 }
 
 func (s *storeState) clone() *storeState {
@@ -91,7 +86,7 @@ func (m *modelStore) restart(lost time.Duration) {
 
 // wipe starts the server anew with nothing in it, or empties it while it runs.
 func (m *modelStore) wipe(running bool) {
-	m.state = emptyStore()
+	m.state = emptyState()
 	if !running {
 		m.begin()
 	}
@@ -282,15 +277,12 @@ func (k *storeLink) report(ctx context.Context, t lifeToken, journal string, all
 	return heard, err
 }
 
-func (k *storeLink) claim(ctx context.Context, t lifeToken, replaying bool, mark uint64, in []claim, out []claimAnswer) error {
+func (k *storeLink) claim(ctx context.Context, t lifeToken, replaying bool, in []claim, out []claimAnswer) error {
 	answers := make([]claimAnswer, len(in))
 	in = append([]claim(nil), in...)
 	return k.call(ctx, "claim", &t, func(s *storeState) error {
 		if s.ready == replaying {
 			return errLifeState
-		}
-		if err := s.at(mark); err != nil {
-			return err
 		}
 		for i, c := range in {
 			answers[i] = s.claim(c)
@@ -302,51 +294,57 @@ func (k *storeLink) claim(ctx context.Context, t lifeToken, replaying bool, mark
 	}, func() { copy(out, answers) })
 }
 
+// claim gives the claim to who asks first; a slot with an attempt out takes it from whoever has it.
 func (s *storeState) claim(c claim) claimAnswer {
-	if r, ok := s.records[c.id]; ok && r.mark == s.mark {
+	if r, ok := s.records[c.id]; ok {
 		return claimAnswer{claimFinal, r.record}
 	}
 	there, ok := s.claims[c.id]
-	switch {
-	case !ok:
+	if !ok || c.out {
 		s.claims[c.id] = c
-		return claimAnswer{kind: claimWon}
-	case there.journal == c.journal && there.seq == c.seq:
+	}
+	if !ok || there.journal == c.journal && there.seq == c.seq {
 		return claimAnswer{kind: claimWon}
 	}
 	return claimAnswer{claimHeld, record{id: there.id, amount: there.amount, state: recordClaimed, journal: there.journal, seq: there.seq}}
 }
 
-func (k *storeLink) settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) error {
+func (k *storeLink) settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) (hidden []paymentID, err error) {
 	in = append([]settlement(nil), in...)
-	return k.call(ctx, "settle", &t, func(s *storeState) error {
+	var hid []paymentID
+	err = k.call(ctx, "settle", &t, func(s *storeState) error {
 		if err := s.at(mark); err != nil {
 			return err
 		}
 		for _, one := range in {
-			s.settle(one)
+			if s.settle(one) {
+				hid = append(hid, one.id)
+			}
 		}
 		for _, p := range progress {
 			k.in.w.note("journal %s has got to %d", p.journal, p.low)
 			s.progress[p.journal] = max(s.progress[p.journal], p.low)
 		}
 		return nil
-	}, func() {})
+	}, func() { hidden = hid })
+	return hidden, err
 }
 
-// settle leaves a final record alone, except that a paid one replaces a rejected one.
-func (s *storeState) settle(one settlement) {
+// settle leaves a final record alone, except that a paid one that counts replaces a rejected one. It is true when the record that
+// was there is hidden by a purge.
+func (s *storeState) settle(one settlement) (hidden bool) {
 	old, there := s.records[one.id]
-	there = there && old.mark == s.mark
-	if there && (old.state == recordPaid || one.state == recordRejected) {
-		return
+	if there && (old.state == recordPaid || !one.counts()) {
+		return old.mark != s.mark
 	}
-	s.records[one.id] = modelRecord{one, s.mark}
+	one.mark = one.under(s.mark)
+	s.records[one.id] = one
 	delete(s.claims, one.id)
-	if one.state == recordPaid {
+	if one.counts() {
 		s.sums[one.processor].count++
 		s.sums[one.processor].amount += one.amount
 	}
+	return false
 }
 
 func (k *storeLink) records(ctx context.Context, ids []paymentID, out []foundRecord) error {
@@ -358,10 +356,10 @@ func (k *storeLink) records(ctx context.Context, ids []paymentID, out []foundRec
 			return errLifeState
 		}
 		for i, id := range ids {
-			if r, ok := s.records[id]; ok && r.mark == s.mark {
-				found[i] = foundRecord{r.record, true}
+			if r, ok := s.records[id]; ok {
+				found[i] = foundRecord{r.record, true, r.mark != s.mark}
 			} else if c, ok := s.claims[id]; ok {
-				found[i] = foundRecord{record{id: id, amount: c.amount, state: recordClaimed, journal: c.journal, seq: c.seq}, true}
+				found[i] = foundRecord{record: record{id: id, amount: c.amount, state: recordClaimed, journal: c.journal, seq: c.seq}, found: true}
 			}
 		}
 		return nil
