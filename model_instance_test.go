@@ -55,6 +55,7 @@ func (w *world) start(name string, fuse int) *modelInstance {
 	g.elsewhere = &elsewhere{ledger: l, feeder: g.feeder, store: in.link, metrics: w.metrics, log: log}
 	g.resolver = newResolver(l, g.policy, g.settler, g.feeder, clients, w.metrics, log)
 	g.resolver.doubtGrace = modelSendTimeout
+	g.mender = newMender(l, in.link, g.life, g.resolver, w.metrics, log)
 	g.payer = &payer{ledger: l, dispatcher: g.dispatcher, feeder: g.feeder, store: in.link, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: w.metrics, log: log}
 	g.policy.backlog, g.policy.arrivals, g.policy.reopened = g.dispatcher.waiting, l.appended.Load, g.resolver.retryNow
@@ -74,6 +75,7 @@ func (w *world) start(name string, fuse int) *modelInstance {
 	g.sending.run(g.feeder.run)
 	g.sending.run(g.elsewhere.run)
 	g.sending.run(g.resolver.run)
+	g.sending.run(g.mender.run)
 	g.sending.run(newWorker(0, g.payer).run)
 	g.sending.run(func(context.Context) { g.takeUp(found) })
 	g.sending.run(in.adopt)

@@ -366,6 +366,23 @@ func (k *storeLink) records(ctx context.Context, ids []paymentID, out []foundRec
 	}, func() { copy(out, found) })
 }
 
+func (k *storeLink) eachClaim(ctx context.Context, t lifeToken, visit func(record)) error {
+	var found []record
+	return k.call(ctx, "claims", &t, func(s *storeState) error {
+		if !s.ready {
+			return errLifeState
+		}
+		for id, c := range s.claims {
+			found = append(found, record{id: id, amount: c.amount, acceptedAt: c.acceptedAt, state: recordClaimed, journal: c.journal, seq: c.seq})
+		}
+		return nil
+	}, func() {
+		for _, one := range found {
+			visit(one)
+		}
+	})
+}
+
 func (k *storeLink) noteConflicts(ctx context.Context, notes []conflictNote) error {
 	notes = append([]conflictNote(nil), notes...)
 	return k.call(ctx, "note conflicts", nil, func(s *storeState) error {
