@@ -66,6 +66,10 @@ type journal struct {
 
 	doubts doubtSet
 
+	// appendable is the sequence behind the last published slot of a journal that this process only finishes: whoever owns it
+	// next may append from there, so no progress may be told beyond it. Set before anybody else knows the journal.
+	appendable uint64
+
 	// Both are the settler's own.
 	low        uint64    // every slot below is final
 	replayedIn lifeToken // the life of Redis that holds all that is final here
@@ -225,7 +229,7 @@ func (j *journal) advanceLow() uint64 {
 		}
 		j.low++
 	}
-	return min(j.low, next)
+	return min(j.low, next, j.appendable)
 }
 
 // eachIn visits the published slots of a mapped segment from a sequence on.

@@ -142,6 +142,7 @@ func (l *ledger) add(j *journal, active bool) (found, error) {
 	if active {
 		l.active = j
 	} else {
+		j.appendable = j.next.Load()
 		end := j.limit.Load()
 		j.seal(end)
 		j.next.Store(end)

@@ -3,13 +3,14 @@ package main
 import (
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 )
 
 // newJournal is a journal that was just locked; nothing of it was read yet.
 func newJournal(f *folder, id journalID, head *journalHead, lock *os.File) *journal {
 	j := &journal{id: id, dir: f.dir(id), head: head, lock: lock, boot: f.boot, durable: f.durable, log: f.log.With("journal", id.String()),
-		seed: crc32.Checksum(id[:], castagnoli), wanted: make(chan struct{}, 1)}
+		seed: crc32.Checksum(id[:], castagnoli), wanted: make(chan struct{}, 1), appendable: math.MaxUint64}
 	j.table.Store(&segmentTable{})
 	return j
 }
@@ -87,8 +88,12 @@ func (j *journal) recover() (found, error) {
 			reuse = false
 		}
 	}
-	end = max(end, j.table.Load().first<<segmentSlotsLog2) // what lay before may have gone by age
 	limit := j.table.Load().end() << segmentSlotsLog2
+	for number := end >> segmentSlotsLog2; number < limit>>segmentSlotsLog2; number++ {
+		if j.table.Load().at(number) == nil { // it has gone by age, or was set aside
+			end = (number + 1) << segmentSlotsLog2
+		}
+	}
 	if len(j.table.Load().list) == 0 {
 		limit = roundUpToSegment(end)
 		j.table.Store(&segmentTable{first: limit >> segmentSlotsLog2})
