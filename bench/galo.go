@@ -57,8 +57,10 @@ type fleetOptions struct {
 }
 
 const (
-	readyWithin = 30 * time.Second
-	stopWithin  = 25 * time.Second // galo gives itself 20
+	// Generous, since the machine may be busy: how fast a galo starts and stops is no part of the verdict.
+	readyWithin = 2 * time.Minute
+	stopTimeout = time.Minute // STOP_TIMEOUT, unless the environment has one
+	stopWithin  = stopTimeout + 30*time.Second
 	// An instance that is stuck may not even say what it is stuck in.
 	evidenceWithin = 5 * time.Second
 )
@@ -113,7 +115,8 @@ func (f *fleet) newInstance(name string, o fleetOptions) (*instance, error) {
 		return nil, fmt.Errorf("cannot keep log of %s: %w", name, err)
 	}
 	in := &instance{fleet: f, name: name, binary: o.binary, addr: addr, admin: admin, log: log}
-	in.env = append(inherited(),
+	in.env = append([]string{"STOP_TIMEOUT=" + stopTimeout.String()}, inherited()...)
+	in.env = append(in.env,
 		"INSTANCE="+name, "LISTEN="+addr, "ADMIN_LISTEN="+admin,
 		"DATA_DIR="+filepath.Join(o.dir, "data"), "ALLOW_PURGE=true",
 		"REDIS_URL="+o.redis, "NATS_URL="+o.nats,

@@ -84,7 +84,7 @@ func runBench(ctx context.Context, s settings, screen *screen) (err error) {
 		return err
 	}
 	defer closeProcessors()
-	opts := stormOptions{checkEvery: s.checkEvery, drain: s.drain, losePct: s.lose, screen: screen}
+	opts := s.stormOptions(screen)
 
 	bases := []string{s.target}
 	var galo *fleet

@@ -15,6 +15,7 @@ type stormOptions struct {
 	checkEvery time.Duration // 0: only in the contest's rhythm
 	drain      time.Duration // how long the last payments may take
 	settle     time.Duration // how long after that the summary may take to have them; 0: the contest's grace
+	untimed    time.Duration // a disagreement while the storm runs that is over within this spoils nothing
 	losePct    float64       // of the answers to written payments: half of them closed, half left hanging
 	screen     *screen
 	// disturb does harm while the storm runs and returns how often; nil does none. It ends with its context.
@@ -24,7 +25,7 @@ type stormOptions struct {
 const (
 	beginAfter   = 200 * time.Millisecond // from the last preparation to the first shot
 	readyEvery   = 50 * time.Millisecond
-	answerWithin = 30 * time.Second
+	answerWithin = 2 * time.Minute // the machine may be busy; it is no part of the verdict
 	drainEvery   = 200 * time.Millisecond
 )
 
@@ -45,7 +46,7 @@ type stormRun struct {
 func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminClient, opts stormOptions) (verdict, error) {
 	r := &stormRun{
 		storm: s, opts: opts, door: d, admins: admins, load: newLoad(d, s.shots()),
-		check: &checker{door: d, admins: admins, say: opts.screen.say, faults: opts.losePct > 0 || opts.disturb != nil},
+		check: &checker{door: d, admins: admins, say: opts.screen.say, faults: opts.losePct > 0 || opts.disturb != nil, untimed: opts.untimed},
 	}
 	if err := r.prepare(ctx); err != nil {
 		return verdict{}, err

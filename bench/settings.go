@@ -29,6 +29,7 @@ type settings struct {
 	token      string
 	fees       [processors]fee
 	checkEvery time.Duration
+	untimed    bool
 	drain      time.Duration
 	keep       bool
 	json       string
@@ -63,7 +64,8 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 		f.String("fallback-fee", "0.15", "fee of the fallback processor"),
 	}
 	f.DurationVar(&s.checkEvery, "check-every", time.Second, "how often the summary is compared while the storm runs; 0 is the contest's 10s")
-	f.DurationVar(&s.drain, "drain", 60*time.Second, "how long the last payments may take after the storm")
+	f.BoolVar(&s.untimed, "untimed", false, "for a machine whose clock cannot be trusted: summaries that disagreed while it ran and were right at a later look are counted apart")
+	f.DurationVar(&s.drain, "drain", 2*time.Minute, "how long the last payments may take after the storm")
 	f.BoolVar(&s.keep, "keep", false, "keep galo's journals and logs")
 	f.StringVar(&s.json, "json", "", "file for the verdict in JSON")
 	f.StringVar(&s.cpuprofile, "cpuprofile", "", "file for a profile of the bench itself")
@@ -107,6 +109,19 @@ func (s settings) length() time.Duration {
 		return defaultDuration
 	}
 	return s.duration
+}
+
+// untimedLooks is how long a disagreement may take to be over where the clock cannot be trusted: far longer than any stall,
+// and what is wrong stays wrong for ever.
+const untimedLooks = 30 * time.Second
+
+// stormOptions is what the command line says about how a storm is driven.
+func (s settings) stormOptions(screen *screen) stormOptions {
+	o := stormOptions{checkEvery: s.checkEvery, drain: s.drain, losePct: s.lose, screen: screen}
+	if s.untimed {
+		o.untimed = untimedLooks
+	}
+	return o
 }
 
 // profileTo writes a CPU profile of the bench itself, so that what it takes from galo can be known.

@@ -29,8 +29,8 @@ const (
 	processorNetwork = "payment-processor"
 	galoPrefix       = "galo" // of the services that are galo's instances
 
-	downWithin = 2 * time.Minute
-	upWithin   = 2 * time.Minute
+	downWithin = 5 * time.Minute
+	upWithin   = 5 * time.Minute
 )
 
 // stackAdmins is where the simulated processors of bench/processors.compose.yml are on the host.
@@ -283,7 +283,7 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 	if err != nil {
 		return err
 	}
-	opts := stormOptions{checkEvery: r.settings.checkEvery, drain: r.settings.drain, losePct: r.settings.lose, screen: r.screen}
+	opts := r.settings.stormOptions(r.screen)
 	var harm *killing
 	if r.settings.kills > 0 {
 		harm = &killing{run: r, times: r.settings.kills, victims: instancesOf(all)}
