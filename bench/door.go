@@ -24,6 +24,9 @@ type door struct {
 	posts []*fasthttp.HostClient
 	slow  *http.Client  // for summaries and records: few, and read with care
 	turn  atomic.Uint64 // whose turn it is; written by every request
+
+	patience time.Duration // how long a payment's answer is waited for
+	unserved atomic.Int64  // questions that nobody answered, or only the load balancer: 502, 504, no connection
 }
 
 const (
@@ -35,7 +38,7 @@ const (
 )
 
 func newDoor(bases ...string) (*door, error) {
-	d := &door{slow: &http.Client{Timeout: answerTimeout}}
+	d := &door{slow: &http.Client{Timeout: answerTimeout}, patience: answerTimeout}
 	for _, base := range bases {
 		u, err := url.Parse(base)
 		if err != nil || u.Scheme != "http" || u.Host == "" {
@@ -71,7 +74,7 @@ func (d *door) post(body []byte) (status int, err error) {
 		req.Header.SetContentType("application/json")
 		req.SetRequestURI(d.bases[i] + "/payments")
 		req.SetBody(body)
-		err = d.posts[i].DoTimeout(req, resp, answerTimeout)
+		err = d.posts[i].DoTimeout(req, resp, d.patience)
 		if err == nil {
 			return resp.StatusCode(), nil
 		}
@@ -99,16 +102,19 @@ func (d *door) get(ctx context.Context, path string, into any) (err error) {
 		}
 	}
 	if err != nil {
+		d.unserved.Add(oneUnless(ctx.Err()))
 		return fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	switch {
 	case err != nil: // it died while it answered
+		d.unserved.Add(oneUnless(ctx.Err()))
 		return fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err)
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		return fmt.Errorf("cannot ask galo: %w (503)", errUnavailable)
 	case resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusGatewayTimeout:
+		d.unserved.Add(1)
 		return fmt.Errorf("cannot ask galo: %w (%s of the load balancer)", errUnavailable, resp.Status)
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("cannot ask galo: %s answered %s: %.200s", path, resp.Status, text)
@@ -117,6 +123,14 @@ func (d *door) get(ctx context.Context, path string, into any) (err error) {
 		return fmt.Errorf("cannot read answer of galo: %w", err)
 	}
 	return nil
+}
+
+// oneUnless counts a question that failed, unless it was the asker that gave up.
+func oneUnless(gaveUp error) int64 {
+	if gaveUp != nil {
+		return 0
+	}
+	return 1
 }
 
 type galoTotals struct {

@@ -113,6 +113,7 @@ type containerState struct {
 		Running   bool
 		OOMKilled bool
 		ExitCode  int
+		Health    struct{ Status string }
 	}
 	HostConfig struct {
 		NanoCpus int64

@@ -8,6 +8,7 @@
 //	go run ./bench                               the public preview storm
 //	go run ./bench -storm random -seed 7         another one
 //	go run ./bench -stack                        the compose stack under its limits
+//	go run ./bench -stack -faults                the same, its parts killed, restarted and replaced one after the other
 //	go run ./bench processor -listen :8080       one simulated processor alone
 //	go run ./bench nothing -listen :9999         a server that answers 202 and does nothing
 package main

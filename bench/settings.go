@@ -13,6 +13,7 @@ import (
 type settings struct {
 	stack      bool
 	compare    bool
+	faults     bool
 	storm      string
 	seed       uint64
 	duration   time.Duration
@@ -58,6 +59,7 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	f.StringVar(&s.admins[onFallback], "fallback-admin", "", "URL of a processor fallback that runs already")
 	f.StringVar(&s.token, "token", defaultToken, "token of the processors' admin side")
 	f.BoolVar(&s.stack, "stack", false, "judge the compose stack under its limits (needs Docker with compose)")
+	f.BoolVar(&s.faults, "faults", false, "with -stack: kill, restart and replace its parts one after the other under an even load")
 	f.BoolVar(&s.compare, "compare", true, "with -stack: play the storm also at servers that do nothing")
 	shares := [processors]*string{
 		f.String("default-fee", "0.05", "fee of the default processor"),
@@ -98,6 +100,8 @@ func (s settings) check() error {
 		return fmt.Errorf("cannot judge -target without -default-admin and -fallback-admin: only the processors know what was paid")
 	case s.lose < 0 || s.lose > 100:
 		return fmt.Errorf("cannot lose %v%% of the answers: from 0 to 100 are possible", s.lose)
+	case s.faults && !s.stack:
+		return fmt.Errorf("cannot play -faults without -stack: its parts are containers")
 	case s.kills < 0:
 		return fmt.Errorf("cannot kill %d times: 0 or more are possible", s.kills)
 	}
