@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -26,7 +27,9 @@ type door struct {
 	turn  atomic.Uint64 // whose turn it is; written by every request
 
 	patience time.Duration // how long a payment's answer is waited for
-	unserved atomic.Int64  // questions that nobody answered, or only the load balancer: 502, 504, no connection
+
+	mu       sync.Mutex
+	unserved []error // questions that nobody answered, or only the load balancer: 502, 504, no connection
 }
 
 const (
@@ -102,20 +105,17 @@ func (d *door) get(ctx context.Context, path string, into any) (err error) {
 		}
 	}
 	if err != nil {
-		d.unserved.Add(oneUnless(ctx.Err()))
-		return fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err)
+		return d.notServed(ctx, fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	switch {
 	case err != nil: // it died while it answered
-		d.unserved.Add(oneUnless(ctx.Err()))
-		return fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err)
+		return d.notServed(ctx, fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err))
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		return fmt.Errorf("cannot ask galo: %w (503)", errUnavailable)
 	case resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusGatewayTimeout:
-		d.unserved.Add(1)
-		return fmt.Errorf("cannot ask galo: %w (%s of the load balancer)", errUnavailable, resp.Status)
+		return d.notServed(ctx, fmt.Errorf("cannot ask galo: %w (%s of the load balancer)", errUnavailable, resp.Status))
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("cannot ask galo: %s answered %s: %.200s", path, resp.Status, text)
 	}
@@ -125,12 +125,14 @@ func (d *door) get(ctx context.Context, path string, into any) (err error) {
 	return nil
 }
 
-// oneUnless counts a question that failed, unless it was the asker that gave up.
-func oneUnless(gaveUp error) int64 {
-	if gaveUp != nil {
-		return 0
+// notServed notes a question that galo did not answer itself, unless it was the asker that gave up.
+func (d *door) notServed(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		d.mu.Lock()
+		d.unserved = append(d.unserved, err)
+		d.mu.Unlock()
 	}
-	return 1
+	return err
 }
 
 type galoTotals struct {

@@ -90,6 +90,9 @@ type stackVerdict struct {
 func (v *stackVerdict) print(w io.Writer) {
 	v.verdict.print(w)
 	over := time.Duration(v.Over * float64(time.Second))
+	if len(v.Containers) == 0 {
+		return
+	}
 	for _, u := range append(slices.Clone(v.Containers), together(v.Containers)) {
 		fmt.Fprintf(w, "%-14s %s\n", "container", u.describe(over))
 	}

@@ -53,7 +53,8 @@ func (r *stackRun) faults(ctx context.Context, result *stackVerdict) (err error)
 	if err != nil {
 		return err
 	}
-	d.patience = faultPatience
+	d.patience, d.slow.Timeout = faultPatience, faultPatience
+	d.unserved = nil // what was asked before it was up
 	f := &stackFaults{run: r, project: p, renamed: p, door: d}
 	f.renamed.files = append(slices.Clone(p.files), "bench/renamed.compose.yml")
 
@@ -64,7 +65,7 @@ func (r *stackRun) faults(ctx context.Context, result *stackVerdict) (err error)
 		return err
 	}
 	result.Crashes = append(result.Crashes, f.failed...)
-	result.Crashes = append(result.Crashes, unserved(&result.verdict, d.unserved.Load())...)
+	result.Crashes = append(result.Crashes, unserved(&result.verdict, d.unserved)...)
 	if err := f.awaitNothingLeft(ctx); err != nil {
 		result.Crashes = append(result.Crashes, err.Error())
 	}
@@ -83,15 +84,15 @@ func (r *stackRun) faults(ctx context.Context, result *stackVerdict) (err error)
 
 // unserved is what clients saw of the faults: every payment is to be accepted at its first try, and every question answered by
 // galo itself, even if it says that it cannot know now.
-func unserved(v *verdict, questions int64) (all []string) {
+func unserved(v *verdict, questions []error) (all []string) {
 	if v.Refused > 0 {
 		all = append(all, fmt.Sprintf("%d payments were not accepted at their first try%s", v.Refused, v.notAccepted()))
 	}
 	if v.Unanswered > 0 {
 		all = append(all, fmt.Sprintf("%d payments got no answer at their first try", v.Unanswered))
 	}
-	if questions > 0 {
-		all = append(all, fmt.Sprintf("%d questions were not answered by galo", questions))
+	if len(questions) > 0 {
+		all = append(all, fmt.Sprintf("%d questions were not answered by galo, such as %v", len(questions), sample(questions)))
 	}
 	return all
 }
