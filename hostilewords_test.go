@@ -63,7 +63,10 @@ func TestNothingThatOthersSendBreaksALogLine(t *testing.T) {
 			}
 		}
 		// Processors: in the body of a refusal, and wherever else there is room.
-		w.def.behave(func(rw http.ResponseWriter, p fakePayment, _ func()) bool { answerHostile(rw, 400, "", word); return true })
+		w.def.behave(func(rw http.ResponseWriter, p fakePayment, _ func()) bool {
+			answerHostile(rw, 400, "", word)
+			return true
+		})
 		g.accepted(nthID(uint64(n)), "1.00")
 		g.becomes(nthID(uint64(n)), "rejected")
 		w.def.behave(func(rw http.ResponseWriter, p fakePayment, write func()) bool {
