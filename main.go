@@ -121,8 +121,9 @@ type galo struct {
 	ready      *readiness
 	server     *fasthttp.Server
 	admin      *admin
-	listeners  []func() error // serve until their server is shut down
-	broken     chan error     // a listener that ended by itself
+	door       *steadfastListener // where clients come in
+	listeners  []func() error     // serve until their server is shut down
+	broken     chan error         // a listener that ended by itself
 
 	// Three groups, stopped one after the other: what brings payments on their way, what settles them, and what both stand on.
 	sending, settling, standing group
@@ -199,7 +200,8 @@ func (g *galo) listen(c config) error {
 	if err != nil {
 		return err
 	}
-	g.listeners = append(g.listeners, func() error { return g.server.Serve(ln) })
+	g.door = newSteadfastListener(ln, g.log)
+	g.listeners = append(g.listeners, func() error { return g.server.Serve(g.door) })
 	if c.adminListen.off() {
 		return nil
 	}
@@ -318,7 +320,7 @@ func (g *galo) stop(limit time.Duration) error {
 		}
 		g.log.Info("stopped", "part", name, "took", time.Since(started).Round(time.Millisecond))
 	}
-	step("accepting", limit/4, func(d time.Duration) error { return shutdown(g.server, d) })
+	step("accepting", limit/4, g.stopAccepting)
 	step("sending", limit/2, func(d time.Duration) error {
 		g.policy.stop()
 		g.sending.end()
@@ -336,6 +338,21 @@ func (g *galo) stop(limit time.Duration) error {
 		return failed // somebody may still hold a slot: the process's end unmaps the journals
 	}
 	return g.close()
+}
+
+// stopAccepting answers the requests that have begun. Clients that do not come to an end with theirs keep nobody: when most of the
+// time is over they are cut off, and nothing of theirs was accepted.
+func (g *galo) stopAccepting(limit time.Duration) error {
+	cut := time.AfterFunc(limit*3/4, func() {
+		if g.door == nil {
+			return
+		}
+		if n := g.door.cut(); n > 0 {
+			g.log.Warn("clients that did not end their requests were cut off", "connections", n)
+		}
+	})
+	defer cut.Stop()
+	return shutdown(g.server, limit)
 }
 
 // close gives back what the parts hold.

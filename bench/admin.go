@@ -27,7 +27,7 @@ type adminClient struct {
 }
 
 // adminTimeout is long because the list of a long storm takes a while on two busy cores.
-const adminTimeout = 30 * time.Second
+const adminTimeout = 2 * time.Minute
 
 func newAdminClient(name, base, token string) *adminClient {
 	return &adminClient{name: name, base: strings.TrimSuffix(base, "/"), token: token, http: &http.Client{Timeout: adminTimeout}}

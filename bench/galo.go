@@ -60,8 +60,10 @@ type fleetOptions struct {
 }
 
 const (
-	readyWithin = 60 * time.Second
-	stopWithin  = 40 * time.Second // galo gives itself 20; the host may be slow
+	// Generous, since the machine may be busy: how fast a galo starts and stops is no part of the verdict.
+	readyWithin = 2 * time.Minute
+	stopTimeout = time.Minute // STOP_TIMEOUT, unless the environment has one
+	stopWithin  = stopTimeout + 30*time.Second
 	// An instance that is stuck may not even say what it is stuck in.
 	evidenceWithin = 5 * time.Second
 )
@@ -123,7 +125,8 @@ func (f *fleet) newInstance(i int, o fleetOptions) (*instance, error) {
 	}
 	in := &instance{fleet: f, name: name, binary: o.binary, addr: addr, admin: admin, log: log}
 	in.ready = func(ctx context.Context) bool { return ready(ctx, admin) }
-	in.env = append(inherited(),
+	in.env = append([]string{"STOP_TIMEOUT=" + stopTimeout.String()}, inherited()...)
+	in.env = append(in.env,
 		"INSTANCE="+name, "LISTEN="+addr, "ADMIN_LISTEN="+admin,
 		"DATA_DIR="+filepath.Join(o.dir, "data"), "ALLOW_PURGE=true",
 		"REDIS_URL="+o.redis, "NATS_URL="+o.nats,

@@ -9,6 +9,7 @@
 //	go run ./bench -storm random -seed 7         another one
 //	go run ./bench -stack                        the compose stack under its limits
 //	go run ./bench faults -seed 7 -for 90s       random faults on real processes
+//	go run ./bench -stack -faults                the same, its parts killed, restarted and replaced one after the other
 //	go run ./bench processor -listen :8080       one simulated processor alone
 //	go run ./bench nothing -listen :9999         a server that answers 202 and does nothing
 package main
@@ -87,7 +88,7 @@ func runBench(ctx context.Context, s settings, screen *screen) (err error) {
 		return err
 	}
 	defer closeProcessors()
-	opts := stormOptions{checkEvery: s.checkEvery, drain: s.drain, losePct: s.lose, screen: screen}
+	opts := s.stormOptions(screen)
 
 	bases := []string{s.target}
 	var galo *fleet
