@@ -107,6 +107,16 @@ func (p *galoProcess) kill() {
 	<-p.ended
 }
 
+// stop is SIGSTOP: the process holds what it has, and does nothing until goOn.
+func (p *galoProcess) stop() { p.signal(syscall.SIGSTOP) }
+func (p *galoProcess) goOn() { p.signal(syscall.SIGCONT) }
+
+func (p *galoProcess) signal(s syscall.Signal) {
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.w.t.Error(err)
+	}
+}
+
 func (p *galoProcess) alive() bool {
 	select {
 	case <-p.ended:
