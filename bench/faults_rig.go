@@ -63,7 +63,7 @@ func buildRig(ctx context.Context, s faultSettings, dir string, say func(string,
 	if s.race {
 		flags = []string{"-race"}
 	}
-	binary, err := buildStepped(ctx, dir, flags...)
+	binary, err := buildStepped(ctx, dir, s.overlay, flags...)
 	if err != nil {
 		return nil, err
 	}
