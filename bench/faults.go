@@ -218,8 +218,10 @@ func (r *faultRun) all(ctx context.Context, plan []plannedRound) error {
 	defer stop()
 	for n, p := range plan {
 		if p.copy {
-			if err := r.rig.redis.keepCopy(ctx); err != nil {
+			if err := r.rig.redis.keepCopy(ctx); err != nil && n == 0 {
 				return err
+			} else if err != nil {
+				r.screen.say("%s %v", r.clock(), err)
 			}
 		}
 		r.round(ctx, n, p)

@@ -123,6 +123,20 @@ func TestKindsAreRestricted(t *testing.T) {
 	}
 }
 
+func TestNoPortIsGivenTwice(t *testing.T) {
+	p, seen := newPorts(), make(map[string]bool)
+	for range 500 {
+		addr, err := p.quiet()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[addr] {
+			t.Fatalf("%s is given twice", addr)
+		}
+		seen[addr] = true
+	}
+}
+
 // TestAnswersAreBooked: what counts for a payment are all answers to all of its postings.
 func TestAnswersAreBooked(t *testing.T) {
 	const ok, busy, conflict = http.StatusAccepted, http.StatusServiceUnavailable, http.StatusConflict
@@ -165,7 +179,7 @@ func TestHealthIsJudgedByTheGap(t *testing.T) {
 	f(counted{}, 0, true)
 	f(counted{Closest: 5_100_000}, 0, true)
 	f(counted{TooSoon: 1, Closest: 4_900_000}, 10*time.Millisecond, false)
-	f(counted{TooSoon: 1, Closest: 4_900_000}, 200*time.Millisecond, true)
+	f(counted{TooSoon: 1, Closest: 4_900_000}, 50*time.Millisecond, true)
 	f(counted{TooSoon: 1, Closest: 1_000_000}, 200*time.Millisecond, false)
 }
 
@@ -233,7 +247,7 @@ func TestWireIsCutAndMended(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.close()
-	laid := newWires()
+	laid := newWires(newPorts())
 	defer laid.close()
 	w, err := laid.lay("wire", strings.TrimPrefix(url, "http://"))
 	if err != nil {
