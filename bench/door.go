@@ -184,7 +184,8 @@ func (d *door) record(ctx context.Context, id uuid.UUID) (paymentRecord, error) 
 
 // purge makes galo forget what it has settled before this storm.
 func (d *door) purge(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.bases[0]+"/purge-payments", nil)
+	base := d.bases[d.turn.Add(1)%uint64(len(d.bases))]
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/purge-payments", nil)
 	if err != nil {
 		return fmt.Errorf("cannot purge galo: %w", err)
 	}

@@ -25,6 +25,8 @@ type faultSettings struct {
 	json   string
 	keep   bool
 	race   bool
+	// overlay is a file as go build -overlay takes it: what galo's files are replaced by, so that a broken galo can be tried.
+	overlay string
 	// patience is galo's PATIENCE: short, so that both processors are paid at and a slip would be a second charge.
 	patience time.Duration
 	plan     bool
@@ -35,7 +37,7 @@ const (
 	defaultFaultsFor = 90 * time.Second
 	longRun          = 10 * time.Minute // from then on faults are longer, too
 	longestRound     = 3 * time.Minute
-	fewestRounds     = 2
+	fewestRounds     = 3
 	purgeKind        = "purge"
 	patienceSalt     = 0x70617469656e6365
 )
@@ -51,6 +53,7 @@ func parseFaultSettings(args []string, stderr io.Writer) (faultSettings, error) 
 	only := f.String("only", "", "kinds of faults to restrict the run to, with commas between: "+strings.Join(kindNames(), ", "))
 	f.StringVar(&s.json, "json", "", "file for the verdict in JSON")
 	f.BoolVar(&s.keep, "keep", false, "keep journals and logs")
+	f.StringVar(&s.overlay, "overlay", "", "build galo with these files replaced, as go build -overlay does: to see that a broken galo is found out")
 	f.DurationVar(&s.patience, "patience", 0, "PATIENCE of galo (default: from 500ms to 5s, by the seed)")
 	f.BoolVar(&s.race, "race", false, "build galo with the race detector")
 	f.BoolVar(&s.plan, "plan", false, "print the faults of this seed and do nothing")
@@ -135,7 +138,7 @@ func (s faultSettings) planRounds() []plannedRound {
 	number := 1
 	for round := range n {
 		// Copies get old, so that one may be from before a purge.
-		p := plannedRound{purge: planPurge(purges, round), copy: round == 0 || purges.IntN(2) == 0}
+		p := plannedRound{purge: planPurge(purges, round, each), copy: round == 0 || purges.IntN(2) == 0}
 		if len(deck.kinds) > 0 {
 			p.faults = planRound(deck, number, each, s.length >= longRun)
 		}
@@ -200,6 +203,7 @@ type faultRun struct {
 	stalls   stallWatch
 
 	payments []posted
+	mid      *midPurge       // of the present round, if there was one
 	seen     [processors]int // so many of each processor's payments were there at the last check
 	load     atomic.Pointer[load]
 }
@@ -214,8 +218,10 @@ func (r *faultRun) all(ctx context.Context, plan []plannedRound) error {
 	defer stop()
 	for n, p := range plan {
 		if p.copy {
-			if err := r.rig.redis.keepCopy(ctx); err != nil {
+			if err := r.rig.redis.keepCopy(ctx); err != nil && n == 0 {
 				return err
+			} else if err != nil {
+				r.screen.say("%s %v", r.clock(), err)
 			}
 		}
 		r.round(ctx, n, p)
@@ -258,7 +264,12 @@ func (r *faultRun) round(ctx context.Context, n int, p plannedRound) {
 	defer func() { _ = log.Close() }() // it is for people only
 	check := &checker{door: r.rig.both, admins: r.rig.admins, faults: true,
 		say: func(format string, args ...any) { fmt.Fprintf(log, r.clock()+" "+format+"\n", args...) }}
-	parts.Go(func() { check.run(whileItRuns, start, checkFaultsEvery) })
+	r.mid = nil
+	if p.purge.mid > 0 {
+		parts.Go(func() { r.mid = r.purgeAmid(whileItRuns, start.Add(p.purge.mid)) })
+	} else {
+		parts.Go(func() { check.run(whileItRuns, start, checkFaultsEvery) })
+	}
 	r.befall(whileItRuns, &parts, start, p.faults)
 	l.run(ctx, start)
 	sleepUntil(ctx, start.Add(length))

@@ -40,7 +40,12 @@ func (r *faultRun) check(ctx context.Context, round int, last bool) error {
 		return nil // what a galo that is not done says of its payments is no finding of its own
 	}
 	rng := rand.New(rand.NewPCG(r.settings.seed, checkSalt+uint64(round)))
-	if err := r.compare(ctx, paid, rng, last); err != nil {
+	if r.mid != nil {
+		err = r.bounded(ctx, paid, r.mid)
+	} else {
+		err = r.compare(ctx, paid, rng, last)
+	}
+	if err != nil {
 		return err
 	}
 	for p := range paid {
@@ -181,9 +186,8 @@ func (r *faultRun) judge(ctx context.Context, paid [processors][]written) {
 func (r *faultRun) compare(ctx context.Context, paid [processors][]written, rng *rand.Rand, last bool) error {
 	var counted, fresh [processors][]written // since the purge; of these, since the last check
 	for p, list := range paid {
-		counted[p] = slices.Clone(list[r.rig.admins[p].skip:])
-		fresh[p] = slices.Clone(list[max(r.seen[p], r.rig.admins[p].skip):])
-		slices.SortFunc(counted[p], func(a, b written) int { return cmp.Compare(a.requestedAt, b.requestedAt) })
+		counted[p] = inOrder(list[r.rig.admins[p].skip:])
+		fresh[p] = inOrder(list[max(r.seen[p], r.rig.admins[p].skip):])
 	}
 	windows := []window{always}
 	if last {
@@ -270,6 +274,11 @@ func eachSecond(paid [processors][]written) (windows []window) {
 	}
 	slices.SortFunc(windows, func(a, b window) int { return cmp.Compare(a.from, b.from) })
 	return windows
+}
+
+// inOrder is a copy of a list in order of requestedAt.
+func inOrder(list []written) []written {
+	return slices.SortedFunc(slices.Values(list), func(a, b written) int { return cmp.Compare(a.requestedAt, b.requestedAt) })
 }
 
 // narrowed is the part of lists in order of requestedAt that lies in a window.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,13 +78,17 @@ var steppedPlaces = []struct{ file, old, new string }{
 	{"clock.go", "micros(now.UnixMicro())", "micros(now.UnixMicro() + clockStep.Load())"},
 }
 
-// buildStepped compiles a galo that goes by a stepped clock. Nothing in the source knows of it.
-func buildStepped(ctx context.Context, dir string, flags ...string) (string, error) {
+// buildStepped compiles a galo that goes by a stepped clock. Nothing in the source knows of it. Another overlay may replace
+// further files.
+func buildStepped(ctx context.Context, dir, other string, flags ...string) (string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return "", err
 	}
-	replace := make(map[string]string)
+	replace, err := readOverlay(other)
+	if err != nil {
+		return "", err
+	}
 	put := func(name string, text []byte) error {
 		replace[filepath.Join(root, name)] = filepath.Join(dir, name)
 		return os.WriteFile(filepath.Join(dir, name), text, 0o644)
@@ -91,7 +97,8 @@ func buildStepped(ctx context.Context, dir string, flags ...string) (string, err
 		return "", fmt.Errorf("cannot build galo with a stepped clock: %w", err)
 	}
 	for _, p := range steppedPlaces {
-		text, err := os.ReadFile(filepath.Join(root, p.file))
+		path := filepath.Join(root, p.file)
+		text, err := os.ReadFile(cmp.Or(replace[path], path))
 		if err == nil && bytes.Count(text, []byte(p.old)) != 1 {
 			err = fmt.Errorf("%s has not one place that reads %q", p.file, p.old)
 		}
@@ -111,4 +118,23 @@ func buildStepped(ctx context.Context, dir string, flags ...string) (string, err
 		return "", fmt.Errorf("cannot build galo with a stepped clock: %w", err)
 	}
 	return buildGalo(ctx, dir, append(flags, "-overlay", overlay)...)
+}
+
+// readOverlay is what an overlay file replaces: by path, where the text is instead.
+func readOverlay(path string) (map[string]string, error) {
+	var overlay struct{ Replace map[string]string }
+	if path == "" {
+		return make(map[string]string), nil
+	}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, &overlay)
+	}
+	if err == nil && overlay.Replace == nil {
+		err = errors.New("it replaces nothing")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot use overlay: %w", err)
+	}
+	return overlay.Replace, nil
 }

@@ -17,8 +17,8 @@ func storeKinds() []faultKind {
 			return "killed, and started again with its file", evenly(rng, 0, longer(long, 5*sec, 20*sec)), restartRedis(nil)
 		}},
 		{"redis-tail", redis, func(rng *rand.Rand, on []thing, long bool) (string, time.Duration, deed) {
-			lost := evenly(rng, 200*milli, sec)
-			return fmt.Sprintf("killed, and started again without its last %v", lost), evenly(rng, 0, 3*sec), loseTail(lost)
+			lost, torn := evenly(rng, 200*milli, sec), rng.Int64N(tornAtMost)
+			return fmt.Sprintf("killed, and started again without its last %v and %d bytes", lost, torn), evenly(rng, 0, 3*sec), loseTail(lost, torn)
 		}},
 		{"redis-older", redis, func(rng *rand.Rand, on []thing, long bool) (string, time.Duration, deed) {
 			return "killed, and started again from an older copy of its files", evenly(rng, 0, 3*sec), restartRedis((*redisServer).goBack)
@@ -68,9 +68,12 @@ func restartRedis(become func(*redisServer) error) deed {
 	}
 }
 
-// loseTail cuts off what Redis has written since the fault began. That may be the middle of a command or of a transaction, as
-// with a power loss; Redis leaves out what is not whole.
-func loseTail(lost time.Duration) deed {
+// tornAtMost is more than one command has in the append-only file, and less than a transaction of a full batch.
+const tornAtMost = 500 // bytes
+
+// loseTail cuts off what Redis has written since the fault began, and a little more, so that the end is in the middle of a command
+// or of a transaction, as with a power loss; Redis leaves out what is not whole.
+func loseTail(lost time.Duration, torn int64) deed {
 	return func(r *rig, hold func()) error {
 		path, size, err := r.redis.lastIncrement()
 		if err != nil {
@@ -81,7 +84,7 @@ func loseTail(lost time.Duration) deed {
 			if now, length, err := s.lastIncrement(); err != nil || now != path || length < size {
 				return err // it has rewritten its file meanwhile: then there is no tail that belongs to it
 			}
-			if err := os.Truncate(path, size); err != nil {
+			if err := os.Truncate(path, max(0, size-torn)); err != nil {
 				return fmt.Errorf("cannot cut the append-only file of Redis: %w", err)
 			}
 			return nil

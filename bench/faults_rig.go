@@ -34,6 +34,7 @@ type rig struct {
 	admins  [processors]*adminClient
 	doors   [galoCount]*door // one for each galo
 	both    *door
+	ports   *ports
 	say     func(format string, args ...any)
 
 	// The processors run in this process, so that the load can ask them at no cost.
@@ -46,7 +47,11 @@ type rig struct {
 
 // buildRig builds and starts everything.
 func buildRig(ctx context.Context, s faultSettings, dir string, say func(string, ...any)) (r *rig, err error) {
-	r = &rig{ctx: context.WithoutCancel(ctx), dir: dir, say: say, laid: newWires(), wires: make(map[thing]*wire), servers: &fleet{say: say}}
+	p := newPorts()
+	r = &rig{
+		ctx: context.WithoutCancel(ctx), dir: dir, say: say, ports: p, laid: newWires(p), wires: make(map[thing]*wire),
+		servers: &fleet{say: say, ports: p},
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -63,7 +68,7 @@ func buildRig(ctx context.Context, s faultSettings, dir string, say func(string,
 	if s.race {
 		flags = []string{"-race"}
 	}
-	binary, err := buildStepped(ctx, dir, flags...)
+	binary, err := buildStepped(ctx, dir, s.overlay, flags...)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +130,7 @@ func (r *rig) startGalos(ctx context.Context, s faultSettings, binary string) (e
 	toRedis, toNATS := [galoCount]thing{redisWire1, redisWire2}, [galoCount]thing{natsWire1, natsWire2}
 	roles := [galoCount]string{"leader", "follower"}
 	r.galo, err = startFleet(ctx, fleetOptions{
-		binary: binary, dir: r.dir, instances: galoCount, urls: urls, fees: s.fees, patience: s.patience.String(),
+		ports: r.ports, binary: binary, dir: r.dir, instances: galoCount, urls: urls, fees: s.fees, patience: s.patience.String(),
 		own: func(i int) []string {
 			return []string{
 				"ROLE=" + roles[i], "REDIS_URL=redis://" + r.wires[toRedis[i]].addr(),

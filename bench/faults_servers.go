@@ -66,7 +66,7 @@ func newNATS(ctx context.Context, f *fleet, dir string) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := quietPort()
+	addr, err := f.ports.quiet()
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func newRedis(f *fleet, dir string) (*redisServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot test faults without Redis: %w (Debian and Ubuntu have it in the package redis-server)", err)
 	}
-	addr, err := quietPort()
+	addr, err := f.ports.quiet()
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func newRedis(f *fleet, dir string) (*redisServer, error) {
 	return r, err
 }
 
-const redisTimeout = 5 * time.Second
+const redisTimeout = 30 * time.Second // the host may be slow, and nobody measures it
 
 // do runs one command at the server itself, past the wires.
 func (r *redisServer) do(ctx context.Context, command string, args ...any) (any, error) {
@@ -155,23 +155,27 @@ func (r *redisServer) lastIncrement() (path string, size int64, err error) {
 }
 
 // keepCopy copies the folder of the running server. A copy of a file that is being written ends early somewhere, which Redis
-// takes; one that was made over a rewrite may not fit together, so it is made anew.
+// takes; one that was made over a rewrite may not fit together, and the older copy stays then.
 func (r *redisServer) keepCopy(ctx context.Context) error {
 	const tries = 20
+	made := r.copy + ".new"
 	for range tries {
 		before, _, err := r.lastIncrement()
 		if err != nil {
 			return err
 		}
-		if err := os.RemoveAll(r.copy); err != nil {
+		if err := os.RemoveAll(made); err != nil {
 			return fmt.Errorf("cannot copy Redis: %w", err)
 		}
-		copied := os.CopyFS(r.copy, os.DirFS(r.data))
+		copied := os.CopyFS(made, os.DirFS(r.data))
 		rewriting, err := r.rewriting(ctx)
 		if err != nil {
 			return err
 		}
 		if after, _, err := r.lastIncrement(); copied == nil && err == nil && after == before && !rewriting {
+			if err := errors.Join(os.RemoveAll(r.copy), os.Rename(made, r.copy)); err != nil {
+				return fmt.Errorf("cannot copy Redis: %w", err)
+			}
 			return nil
 		}
 		sleepUntil(ctx, time.Now().Add(drainEvery))

@@ -147,13 +147,13 @@ func (v *faultVerdict) asked(i int, f finalCounts) {
 	}
 }
 
-// health looks at a processor's count of calls that came too soon. The processor runs in this process: by as long as that was held
-// up it may be wrong about when a call came.
+// health looks at a processor's count of calls that came too soon. The wire and the processor run in this process: twice for as long
+// as that was held up a call may have waited before it was counted.
 func (v *faultVerdict) health(p int, c counted, stalled time.Duration) {
 	v.mu.Lock()
 	v.Processor[p], v.StalledMs = c, stalled.Milliseconds()
 	v.mu.Unlock()
-	if gap := time.Duration(c.Closest) * time.Microsecond; c.TooSoon > 0 && gap+stalled < healthWindow {
+	if gap := time.Duration(c.Closest) * time.Microsecond; c.TooSoon > 0 && gap+2*stalled < healthWindow {
 		v.broken(holdsHealth, fmt.Sprintf("%s: %d calls came too soon, the closest %v after another", processorNames[p], c.TooSoon, gap))
 	}
 }

@@ -21,17 +21,18 @@ type wire struct {
 // wires makes them: toxiproxy wants a server that they all belong to, though nobody ever calls it.
 type wires struct {
 	server *toxiproxy.ApiServer
+	ports  *ports
 	mu     sync.Mutex
 	all    []*wire
 }
 
-func newWires() *wires {
-	return &wires{server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+func newWires(p *ports) *wires {
+	return &wires{ports: p, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 }
 
 // lay makes a wire to an address and connects it.
 func (ws *wires) lay(name, to string) (*wire, error) {
-	at, err := quietPort()
+	at, err := ws.ports.quiet()
 	if err != nil {
 		return nil, err
 	}

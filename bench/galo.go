@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 // A fleet is one galo or several, each a process of its own, sharing a data folder as they do in production.
 type fleet struct {
 	instances []*instance
+	ports     *ports
 	say       func(format string, args ...any)
 
 	mu      sync.Mutex
@@ -56,6 +58,7 @@ type fleetOptions struct {
 	patience  string
 	urls      [processors]string
 	fees      [processors]fee
+	ports     *ports               // shared with others; may be nil
 	own       func(i int) []string // settings of one instance, which go over those of all; may be nil
 }
 
@@ -90,7 +93,7 @@ func buildPackage(ctx context.Context, dir, name, path string, flags ...string) 
 
 // startFleet starts all instances and waits until each is ready.
 func startFleet(ctx context.Context, o fleetOptions, say func(string, ...any)) (*fleet, error) {
-	f := &fleet{say: say}
+	f := &fleet{say: say, ports: cmp.Or(o.ports, newPorts())}
 	for i := range o.instances {
 		in, err := f.newInstance(i, o)
 		if err == nil {
@@ -111,11 +114,11 @@ func startFleet(ctx context.Context, o fleetOptions, say func(string, ...any)) (
 
 func (f *fleet) newInstance(i int, o fleetOptions) (*instance, error) {
 	name := fmt.Sprintf("galo-%d", i+1)
-	addr, err := quietPort()
+	addr, err := f.ports.quiet()
 	if err != nil {
 		return nil, err
 	}
-	admin, err := quietPort()
+	admin, err := f.ports.quiet()
 	if err != nil {
 		return nil, err
 	}
@@ -146,16 +149,31 @@ func (f *fleet) newInstance(i int, o fleetOptions) (*instance, error) {
 // be given on the command line. exec uses the last of two values of a name.
 func inherited() []string { return slices.Clone(os.Environ()) }
 
-// quietPort finds a loopback port outside the range from which the kernel takes the ports of outgoing connections:
-// while a killed galo is down, one of the load's own connections could else sit on its port and keep it from
-// coming back.
-func quietPort() (string, error) {
+// ports are loopback ports outside the range from which the kernel takes the ports of outgoing connections: while a killed galo
+// is down, one of the load's own connections could else sit on its port and keep it from coming back. None is given twice, since
+// whoever has one may not listen yet.
+type ports struct {
+	mu    sync.Mutex
+	given map[int]bool
+}
+
+func newPorts() *ports { return &ports{given: make(map[int]bool)} }
+
+// quiet finds a port that nobody listens on.
+func (p *ports) quiet() (addr string, err error) {
 	const lowest, highest, tries = 20_000, 30_000, 50
-	var last error
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := errors.New("all are given")
 	for range tries {
-		addr := fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(highest-lowest))
+		port := lowest + rand.IntN(highest-lowest)
+		if p.given[port] {
+			continue
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
 		l, err := net.Listen("tcp", addr)
 		if err == nil {
+			p.given[port] = true
 			return addr, l.Close()
 		}
 		last = err
