@@ -67,14 +67,16 @@ func (w *world) checkRest() {
 			if a := p.written[id]; a != nil {
 				paid = a
 				w.checkRecord(p, a)
-				if !w.hidden(id) {
+				if state.records[id].mark == state.mark {
 					sums[p.id].count++
 					sums[p.id].amount += a.amount
 				}
 			}
 		}
 		record, known := state.records[id]
-		rejected := known && record.state == recordRejected
+		// Of what was purged a journal does not tell any more whether it was paid or rejected.
+		hidden := known && record.mark != state.mark
+		rejected := known && record.state == recordRejected || hidden && paid == nil && w.invalid[id]
 		switch {
 		case paid == nil && !rejected && post.answered:
 			w.fail("%s was answered with 202, and is neither paid nor rejected", short(id))
@@ -82,11 +84,11 @@ func (w *world) checkRest() {
 			w.fail("%s is paid, and shown as rejected", short(id))
 		case paid != nil && !post.amounts[paid.amount]:
 			w.fail("%s is paid with %d cents, which nobody was told would be", short(id), paid.amount)
-		case paid == nil && known && record.state == recordPaid:
+		case paid == nil && known && record.state == recordPaid && !rejected:
 			w.fail("%s is shown as paid, and no processor has it", short(id))
 		}
 		for _, amount := range post.fresh {
-			if paid != nil && amount != paid.amount && state.conflicts[id] == 0 && !w.purged && w.boot == firstBoot {
+			if paid != nil && amount != paid.amount && state.conflicts[id] == 0 && state.mark == 0 && w.boot == firstBoot {
 				w.fail("%s was accepted with %d cents, paid with %d, and nobody is told of the conflict", short(id), amount, paid.amount)
 			}
 		}
@@ -106,23 +108,11 @@ func (w *world) checkRest() {
 	}
 }
 
-// checkRecord compares what the store says of a payment with what the processor has.
+// checkRecord compares what the store says of a payment with what the processor has. A purge hides a record; it does not remove it.
 func (w *world) checkRecord(p *modelProcessor, a *modelAttempt) {
 	r, known := w.store.state.records[a.id]
-	if !known && w.forgotten(a.id) {
-		return
-	}
 	if !known || r.state != recordPaid || r.processor != p.id || r.amount != a.amount || r.requestedAt != a.requestedAt {
 		w.fail("%s has %s, %d cents at %d; the store has %t, %s at %s, %d cents at %d", p.id, short(a.id), a.amount, a.requestedAt,
 			known, r.state, r.processor, r.amount, r.requestedAt)
 	}
 }
-
-// hidden says that a purge has taken the payment out of the sums.
-func (w *world) hidden(id paymentID) bool {
-	r, known := w.store.state.records[id]
-	return !known && w.forgotten(id) || known && r.mark < w.store.state.mark
-}
-
-// forgotten says that the store need not know the payment any more.
-func (w *world) forgotten(paymentID) bool { return w.purged }

@@ -112,6 +112,7 @@ func (l processorLink) pay(id paymentID, amount cents, requestedAt micros) payRe
 	switch o {
 	case outcomeRefused, outcomeBusy, outcomeMisconfigured, outcomeInvalid:
 		a.clean = true
+		w.invalid[id] = w.invalid[id] || o == outcomeInvalid
 	case outcomePaid, outcomeTaken, outcomeUnknown:
 	}
 	w.note("%s hears of %s at %s: %s", l.in, short(id), l.at, o)

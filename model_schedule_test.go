@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // play is one random schedule: what clients do, and what breaks.
 func (w *world) play() {
@@ -22,6 +25,7 @@ func (w *world) play() {
 		{4, w.restartStore},
 		{3, w.wipeStore},
 		{4, w.cut},
+		{2, w.purge},
 	}
 	sum := 0
 	for _, e := range events {
@@ -194,6 +198,20 @@ func (w *world) cut() {
 	defer w.mu.Unlock()
 	w.store.cut[name] = !w.store.cut[name]
 	w.note("the store is out of reach of %s: %t", name, w.store.cut[name])
+}
+
+// purge asks one instance to forget settled history. Whether it could be done, before or after that one's death, shows in the end.
+func (w *world) purge() {
+	in := w.any()
+	if in == nil {
+		return
+	}
+	in.sending.run(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		err := in.settler.purge(ctx)
+		w.note("%s is asked to purge: %v", in, err)
+	})
 }
 
 // announce tells the others of a purge, as NATS does: or does not.

@@ -238,6 +238,13 @@ func (s *storeState) at(mark uint64) error {
 	return nil
 }
 
+// raise begins new sums: those of lower marks are never read again.
+func (s *storeState) raise(mark uint64) {
+	if mark > s.mark {
+		s.mark, s.sums = mark, [processors]modelSum{}
+	}
+}
+
 func (k *storeLink) beginLife(ctx context.Context, mark uint64) (newLife, error) {
 	var born newLife
 	store := k.in.w.store
@@ -247,7 +254,7 @@ func (k *storeLink) beginLife(ctx context.Context, mark uint64) (newLife, error)
 			s.life, s.ready = lifeToken(fmt.Sprintf("%s.%d", store.runID(), store.lives)), false
 			s.reports = map[string]bool{}
 		}
-		s.mark = max(s.mark, mark)
+		s.raise(mark)
 		born = newLife{token: s.life, ready: s.ready, mark: s.mark, progress: maps.Clone(s.progress)}
 		return nil
 	}, func() { k.current = born.token })
@@ -398,9 +405,7 @@ func (k *storeLink) noteConflicts(ctx context.Context, notes []conflictNote) err
 func (k *storeLink) purge(ctx context.Context, t lifeToken, mark uint64) (uint64, error) {
 	var inForce uint64
 	err := k.call(ctx, "purge", &t, func(s *storeState) error {
-		if mark > s.mark {
-			s.mark, s.sums = mark, [processors]modelSum{}
-		}
+		s.raise(mark)
 		inForce = s.mark
 		return nil
 	}, func() {})

@@ -45,13 +45,13 @@ type world struct {
 	plan    *rand.Rand // the schedule's; only its goroutine draws from it
 	names   []string
 
-	mu     sync.Mutex // guards what follows, the store, the processors, and who is dead
-	rng    *rand.Rand // what becomes of calls
-	store  *modelStore
-	procs  [processors]*modelProcessor
-	all    []*modelInstance
-	live   map[string]*modelInstance
-	purged bool
+	mu      sync.Mutex // guards what follows, the store, the processors, and who is dead
+	rng     *rand.Rand // what becomes of calls
+	store   *modelStore
+	procs   [processors]*modelProcessor
+	all     []*modelInstance
+	live    map[string]*modelInstance
+	invalid map[paymentID]bool // a processor said, and was heard, that it will never take it
 
 	posted map[paymentID]*posted // the schedule's own
 
@@ -107,7 +107,7 @@ func playSchedule(t *testing.T, folders *modelFolders, seed uint64, tell bool) b
 	held := true
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, boot: firstBoot, metrics: shared, plan: rand.New(rand.NewPCG(seed, 1)), rng: rand.New(rand.NewPCG(seed, 2)),
-			names: []string{"a", "b"}, live: make(map[string]*modelInstance), posted: make(map[paymentID]*posted)}
+			names: []string{"a", "b"}, live: make(map[string]*modelInstance), posted: make(map[paymentID]*posted), invalid: make(map[paymentID]bool)}
 		w.store = newModelStore(w)
 		for id := range w.procs {
 			w.procs[id] = &modelProcessor{w: w, id: processorID(id), mood: moodGood, written: map[paymentID]*modelAttempt{}, attempts: map[paymentID][]*modelAttempt{}}
