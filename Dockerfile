@@ -13,13 +13,17 @@ RUN go build -trimpath net/http github.com/valyala/fasthttp github.com/nats-io/n
 COPY *.go ./
 ARG VERSION=dev
 RUN go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/galo . \
- && mkdir /out/data
+ && mkdir -p /out/data /out/root/tmp && chmod 1777 /out/root/tmp
 
 FROM scratch
 
 # Certificates for a processor or a Redis that is reached over TLS. No time zones: galo knows only UTC.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/galo /galo
+
+# Some container runtimes give a tmpfs the mode of the folder that it is mounted on, and not the one that was asked for, from the
+# second start on: so the folder has to be there, open to all, or the health check of a restarted container could mark nothing.
+COPY --from=build /out/root/ /
 
 # A named volume that is mounted here for the first time takes over this owner.
 COPY --from=build --chown=65532:65532 /out/data /data

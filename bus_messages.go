@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"github.com/goccy/go-json"
@@ -10,6 +11,15 @@ import (
 // messageVersion is raised when a message changes its meaning. Instances of two versions run side by side
 // while one is replaced by the other: each ignores, and counts, what it does not understand.
 const messageVersion = 1
+
+// longestTold bounds the times that others may tell: far beyond every time-out, and far below what overflows.
+const longestTold = int64(time.Hour / time.Microsecond)
+
+func believable(micros int64) bool { return micros >= 0 && micros <= longestTold }
+
+// tellable are the states in which an instance tells others of a payment; the processors' names are believed as they are spelt.
+// Both are told on to clients as they came, so nothing else gets through.
+var tellable = []string{"accepted", "sent", "pinned", "paid", "rejected"}
 
 // versioned is what every message is.
 type versioned interface{ version() int }
@@ -80,7 +90,7 @@ func understand(data []byte, message versioned) bool {
 
 func (b *bus) hearHealth(m *nats.Msg) {
 	var said healthMessage
-	if !understand(m.Data, &said) || said.Processor >= processors || said.MinResponseMicros < 0 {
+	if !understand(m.Data, &said) || said.Processor >= processors || !believable(said.MinResponseMicros) {
 		b.foreign.Add(1)
 		return
 	}
@@ -94,7 +104,7 @@ func (b *bus) hearHealth(m *nats.Msg) {
 
 func (b *bus) hearFinding(m *nats.Msg) {
 	var said findingMessage
-	if !understand(m.Data, &said) || said.Processor >= processors || said.AnswerMicros < 0 {
+	if !understand(m.Data, &said) || said.Processor >= processors || !believable(said.AnswerMicros) {
 		b.foreign.Add(1)
 		return
 	}
@@ -167,7 +177,8 @@ func decodeAnswer(data []byte) (answer, bool) {
 		return a, true
 	}
 	id, ok := parsePaymentID([]byte(p.ID))
-	if !ok {
+	if !ok || !slices.Contains(tellable, p.State) || p.Amount <= 0 || p.Amount > maxCents ||
+		p.Processor != "" && p.Processor != onDefault.String() && p.Processor != onFallback.String() {
 		return answer{}, false
 	}
 	a.known = true

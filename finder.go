@@ -127,7 +127,7 @@ func (f *finder) answer(id paymentID) answer {
 func unsettled(v slotView) (payment, bool) {
 	p := payment{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, state: v.word.state().String()}
 	switch v.word.state() {
-	case slotAccepted, slotLeaving:
+	case slotAccepted, slotLeaving, slotFree: // free: its word was damaged, and the mender has yet to learn what became of it
 		p.state = slotAccepted.String()
 		return p, true
 	case slotSent, slotPaid:
@@ -139,7 +139,7 @@ func unsettled(v slotView) (payment, bool) {
 	case slotInvalid:
 		p.state = slotRejected.String()
 		return p, true
-	case slotFree, slotSettled, slotPurged, slotRejected, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
+	case slotSettled, slotPurged, slotRejected, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
 	}
 	return payment{}, false
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,16 @@ func TestFirstHealthCheckAsksAtOnceAndLaterOnesRest(t *testing.T) {
 			t.Fatalf("instance is not ready any more, and the check says %v", err)
 		}
 	})
+}
+
+// TestInstanceThatCannotBeMarkedIsReady: where there is no place for the mark, checks do not rest, and still say the truth.
+func TestInstanceThatCannotBeMarkedIsReady(t *testing.T) {
+	nowhere := filepath.Join(t.TempDir(), "missing")
+	for range 2 {
+		if err := checkRested(t.Context(), []string{"-rest", "1h"}, nowhere, func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestHealthCheckWithoutRestNeverWaits(t *testing.T) {

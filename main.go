@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,7 +24,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := command(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "galo:", err)
+		fmt.Fprintln(os.Stderr, "galo:", strings.ReplaceAll(err.Error(), "\n", "; "))
 		os.Exit(1)
 	}
 }
@@ -113,14 +114,16 @@ type galo struct {
 	feeder     *feeder
 	elsewhere  *elsewhere
 	resolver   *resolver
+	mender     *mender
 	payer      *payer
 	workers    int
 	health     *healthWatch
 	ready      *readiness
 	server     *fasthttp.Server
 	admin      *admin
-	listeners  []func() error // serve until their server is shut down
-	broken     chan error     // a listener that ended by itself
+	door       *steadfastListener // where clients come in
+	listeners  []func() error     // serve until their server is shut down
+	broken     chan error         // a listener that ended by itself
 
 	// Three groups, stopped one after the other: what brings payments on their way, what settles them, and what both stand on.
 	sending, settling, standing group
@@ -146,7 +149,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	}
 	clock := newClock()
 	if g.ledger, g.found, err = openLedger(folder, clock, c.maxPending, c.retention, log); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("DATA_DIR=%q: %w", c.dataDir, err)
 	}
 	if g.bus, err = openBus(c.natsURL.reveal(), c.instance, log); err != nil {
 		return nil, err
@@ -168,6 +171,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.elsewhere = &elsewhere{ledger: g.ledger, feeder: g.feeder, store: g.store, metrics: g.metrics, log: perPayment}
 	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, perPayment)
 	g.resolver.doubtGrace = c.sendTimeout
+	g.mender = newMender(g.ledger, g.store, g.life, g.resolver, g.metrics, log)
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: perPayment}
 	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
@@ -196,7 +200,8 @@ func (g *galo) listen(c config) error {
 	if err != nil {
 		return err
 	}
-	g.listeners = append(g.listeners, func() error { return g.server.Serve(ln) })
+	g.door = newSteadfastListener(ln, g.log)
+	g.listeners = append(g.listeners, func() error { return g.server.Serve(g.door) })
 	if c.adminListen.off() {
 		return nil
 	}
@@ -223,6 +228,7 @@ func (g *galo) start(ctx context.Context) {
 	g.sending.run(g.feeder.run)
 	g.sending.run(g.elsewhere.run)
 	g.sending.run(g.resolver.run)
+	g.sending.run(g.mender.run)
 	for n := range g.workers {
 		g.sending.run(newWorker(n, g.payer).run)
 	}
@@ -246,6 +252,7 @@ func (g *galo) start(ctx context.Context) {
 // takeUp brings what a journal held back on its way.
 func (g *galo) takeUp(f found) {
 	g.metrics.damaged.Add(f.damaged)
+	g.mender.add(f)
 	g.resolver.doubt(f.doubtful...)
 	g.elsewhere.add(f.elsewhere...)
 	for _, r := range f.sent {
@@ -265,6 +272,7 @@ func (g *galo) adoptOrphans(ctx context.Context) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	orphans := make(map[journalID]bool)
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -272,7 +280,8 @@ func (g *galo) adoptOrphans(ctx context.Context) {
 		case <-tick.C:
 		}
 		f, err := g.ledger.adoptOrphans(orphans)
-		if err != nil {
+		if text := fmt.Sprint(err); err != nil && text != said { // once: it will be the same in three seconds
+			said = text
 			g.log.Error("cannot take over a journal", "error", err)
 		}
 		g.sending.run(func(context.Context) { g.takeUp(f) })
@@ -311,7 +320,7 @@ func (g *galo) stop(limit time.Duration) error {
 		}
 		g.log.Info("stopped", "part", name, "took", time.Since(started).Round(time.Millisecond))
 	}
-	step("accepting", limit/4, func(d time.Duration) error { return shutdown(g.server, d) })
+	step("accepting", limit/4, g.stopAccepting)
 	step("sending", limit/2, func(d time.Duration) error {
 		g.policy.stop()
 		g.sending.end()
@@ -329,6 +338,21 @@ func (g *galo) stop(limit time.Duration) error {
 		return failed // somebody may still hold a slot: the process's end unmaps the journals
 	}
 	return g.close()
+}
+
+// stopAccepting answers the requests that have begun. Clients that do not come to an end with theirs keep nobody: when most of the
+// time is over they are cut off, and nothing of theirs was accepted.
+func (g *galo) stopAccepting(limit time.Duration) error {
+	cut := time.AfterFunc(limit*3/4, func() {
+		if g.door == nil {
+			return
+		}
+		if n := g.door.cut(); n > 0 {
+			g.log.Warn("clients that did not end their requests were cut off", "connections", n)
+		}
+	})
+	defer cut.Stop()
+	return shutdown(g.server, limit)
 }
 
 // close gives back what the parts hold.

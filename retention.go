@@ -17,6 +17,9 @@ type retiredSegment struct {
 
 // retire takes the segments in which everything is final out of the table and unmaps them.
 func (j *journal) retire() error {
+	if j.searching.Load() {
+		return nil
+	}
 	for _, seg := range j.table.Load().list {
 		if seg == nil || seg.finals.Load() < segmentSlots || seg.number >= j.next.Load()>>segmentSlotsLog2 {
 			continue
@@ -31,7 +34,10 @@ func (j *journal) retire() error {
 func (j *journal) retireSegment(seg *segment) error {
 	var newest micros
 	for i := range seg.slots {
-		if seg.slots[i].load() != 0 {
+		switch w := seg.slots[i].load(); {
+		case w == wordSetAside:
+			newest = max(newest, nowMicros()) // when it was accepted is not known
+		case w != 0:
 			newest = max(newest, seg.slots[i].acceptedAt)
 		}
 	}
@@ -90,6 +96,10 @@ func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // its time has come meanwhile
 		}
+		if errors.Is(err, errDamaged) { // the next start repairs it; nothing may wait for that
+			j.log.Error("settled payments cannot be replayed", "error", err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -120,7 +130,7 @@ func (j *journal) purge(mark uint64) error {
 			continue
 		}
 		seg, err := openSegment(j.dir, j.id, r.number)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errDamaged) {
 			return err
 		}
 		if err == nil {

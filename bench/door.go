@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,6 +25,11 @@ type door struct {
 	posts []*fasthttp.HostClient
 	slow  *http.Client  // for summaries and records: few, and read with care
 	turn  atomic.Uint64 // whose turn it is; written by every request
+
+	patience time.Duration // how long a payment's answer is waited for
+
+	mu       sync.Mutex
+	unserved []error // questions that nobody answered, or only the load balancer: 502, 504, no connection
 }
 
 const (
@@ -32,10 +38,15 @@ const (
 	dialTimeout   = 2 * time.Second
 	// As many connections as the answers of a second at the highest rate would need if each took a second.
 	connections = 1024
+	// Records are read by a few at once.
+	connectionsKept = 16
 )
 
 func newDoor(bases ...string) (*door, error) {
-	d := &door{slow: &http.Client{Timeout: answerTimeout}}
+	d := &door{
+		slow:     &http.Client{Timeout: answerTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: connectionsKept}},
+		patience: answerTimeout,
+	}
 	for _, base := range bases {
 		u, err := url.Parse(base)
 		if err != nil || u.Scheme != "http" || u.Host == "" {
@@ -71,7 +82,7 @@ func (d *door) post(body []byte) (status int, err error) {
 		req.Header.SetContentType("application/json")
 		req.SetRequestURI(d.bases[i] + "/payments")
 		req.SetBody(body)
-		err = d.posts[i].DoTimeout(req, resp, answerTimeout)
+		err = d.posts[i].DoTimeout(req, resp, d.patience)
 		if err == nil {
 			return resp.StatusCode(), nil
 		}
@@ -99,17 +110,17 @@ func (d *door) get(ctx context.Context, path string, into any) (err error) {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err)
+		return d.notServed(ctx, fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	switch {
 	case err != nil: // it died while it answered
-		return fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err)
+		return d.notServed(ctx, fmt.Errorf("cannot ask galo: %w (%w)", errUnavailable, err))
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		return fmt.Errorf("cannot ask galo: %w (503)", errUnavailable)
 	case resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusGatewayTimeout:
-		return fmt.Errorf("cannot ask galo: %w (%s of the load balancer)", errUnavailable, resp.Status)
+		return d.notServed(ctx, fmt.Errorf("cannot ask galo: %w (%s of the load balancer)", errUnavailable, resp.Status))
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("cannot ask galo: %s answered %s: %.200s", path, resp.Status, text)
 	}
@@ -117,6 +128,16 @@ func (d *door) get(ctx context.Context, path string, into any) (err error) {
 		return fmt.Errorf("cannot read answer of galo: %w", err)
 	}
 	return nil
+}
+
+// notServed notes a question that galo did not answer itself, unless it was the asker that gave up.
+func (d *door) notServed(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		d.mu.Lock()
+		d.unserved = append(d.unserved, err)
+		d.mu.Unlock()
+	}
+	return err
 }
 
 type galoTotals struct {
@@ -163,7 +184,8 @@ func (d *door) record(ctx context.Context, id uuid.UUID) (paymentRecord, error) 
 
 // purge makes galo forget what it has settled before this storm.
 func (d *door) purge(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.bases[0]+"/purge-payments", nil)
+	base := d.bases[d.turn.Add(1)%uint64(len(d.bases))]
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/purge-payments", nil)
 	if err != nil {
 		return fmt.Errorf("cannot purge galo: %w", err)
 	}

@@ -25,7 +25,7 @@ type engine struct {
 const (
 	// engineVersion is what Docker Engine 20.10 speaks; newer ones understand it.
 	engineVersion = "v1.41"
-	engineTimeout = 20 * time.Second
+	engineTimeout = 2 * time.Minute
 )
 
 // newEngine finds the daemon that the docker command uses.
@@ -113,6 +113,7 @@ type containerState struct {
 		Running   bool
 		OOMKilled bool
 		ExitCode  int
+		Health    struct{ Status string }
 	}
 	HostConfig struct {
 		NanoCpus int64

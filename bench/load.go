@@ -19,10 +19,17 @@ type load struct {
 	door  *door
 	shots []shot
 	ends  []shotEnd // by shot; each is written by the shot's own goroutine and read after run has returned
+	// due says at a shot's moment whether it is to be sent at all; nil sends every one.
+	due func(i int) bool
 
 	latency  *times // every payment that got an answer
 	firstTry *times // those of them that needed no second try: what galo did, without the shadow of its deaths
 	late     *times // how late the bench itself sent: the part of latency that is not galo's
+
+	// once says that the first try is the last one: the answer that the first one gets is what is judged.
+	once bool
+	// odd, if it is set, hears of every payment whose last answer was not 202; many goroutines may call it.
+	odd func(due time.Time, status int, err error)
 
 	attempted, accepted, refused, unanswered, retried atomic.Int64
 	statuses                                          [1000]atomic.Int64 // last answers, by status
@@ -54,6 +61,9 @@ func (l *load) run(ctx context.Context, start time.Time) {
 		due := start.Add(l.shots[i].at)
 		if !sleepUntil(ctx, due) {
 			return
+		}
+		if l.due != nil && !l.due(i) {
+			continue
 		}
 		l.attempted.Add(1)
 		clients.Go(func() { l.send(ctx, i, due) })
@@ -93,13 +103,19 @@ func (l *load) send(ctx context.Context, i int, due time.Time) {
 			end.status = status
 			end.doubtful = end.doubtful || status == http.StatusBadGateway || status == http.StatusGatewayTimeout
 			l.answered(status, time.Since(due), try == 0)
+			if status != http.StatusAccepted && l.odd != nil {
+				l.odd(due, status, nil)
+			}
 			return
 		}
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			end.doubtful = true
 		}
-		if try == len(retryAfter) || ctx.Err() != nil {
+		if l.once || try == len(retryAfter) || ctx.Err() != nil {
 			l.unanswered.Add(1)
+			if l.odd != nil {
+				l.odd(due, 0, err)
+			}
 			return
 		}
 		l.retried.Add(1)

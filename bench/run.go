@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,16 +16,23 @@ type stormOptions struct {
 	checkEvery time.Duration // 0: only in the contest's rhythm
 	drain      time.Duration // how long the last payments may take
 	settle     time.Duration // how long after that the summary may take to have them; 0: the contest's grace
+	untimed    time.Duration // a disagreement while the storm runs that is over within this spoils nothing
 	losePct    float64       // of the answers to written payments: half of them closed, half left hanging
 	screen     *screen
 	// disturb does harm while the storm runs and returns how often; nil does none. It ends with its context.
 	disturb func(ctx context.Context, start time.Time, length time.Duration) int
+	// untilDisturbed ends the storm when disturb returns, if its own end does not come first.
+	untilDisturbed bool
+	// firstTries lets no client try again: what the load balancer answers to the first try is judged.
+	firstTries bool
+	// fresh says that galo has no past, and need not be purged.
+	fresh bool
 }
 
 const (
 	beginAfter   = 200 * time.Millisecond // from the last preparation to the first shot
 	readyEvery   = 50 * time.Millisecond
-	answerWithin = 30 * time.Second
+	answerWithin = 2 * time.Minute // the machine may be busy; it is no part of the verdict
 	drainEvery   = 200 * time.Millisecond
 )
 
@@ -38,6 +46,7 @@ type stormRun struct {
 	check  *checker
 	before [processors]counted
 	start  time.Time
+	odd    atomic.Int64 // payments that were not accepted at their first try
 }
 
 // runStorm sends a storm at galo, wherever it and the processors run, and judges what came of it. An error means
@@ -45,7 +54,10 @@ type stormRun struct {
 func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminClient, opts stormOptions) (verdict, error) {
 	r := &stormRun{
 		storm: s, opts: opts, door: d, admins: admins, load: newLoad(d, s.shots()),
-		check: &checker{door: d, admins: admins, say: opts.screen.say, faults: opts.losePct > 0 || opts.disturb != nil},
+		check: &checker{door: d, admins: admins, say: opts.screen.say, faults: opts.losePct > 0 || opts.disturb != nil, untimed: opts.untimed},
+	}
+	if opts.firstTries {
+		r.load.once, r.load.odd = true, r.sayOdd
 	}
 	if err := r.prepare(ctx); err != nil {
 		return verdict{}, err
@@ -60,20 +72,28 @@ func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminCl
 	parts.Go(func() { r.check.run(whileItRuns, r.start, opts.checkEvery) })
 	parts.Go(func() { r.show(whileItRuns) })
 
+	storming, calm := context.WithCancel(ctx)
+	defer calm()
 	var stormParts sync.WaitGroup
 	kills := 0
 	stormParts.Go(func() { r.turnStages(whileItRuns) })
 	if opts.disturb != nil {
-		stormParts.Go(func() { kills = opts.disturb(whileItRuns, r.start, s.length) })
+		stormParts.Go(func() {
+			kills = opts.disturb(whileItRuns, r.start, s.length)
+			if opts.untilDisturbed {
+				calm()
+			}
+		})
 	}
-	r.load.run(ctx, r.start)
-	sleepUntil(ctx, r.start.Add(s.length))
+	r.load.run(storming, r.start)
+	sleepUntil(storming, r.start.Add(s.length))
 	stormParts.Wait()
 	if ctx.Err() != nil {
 		return verdict{}, fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
 	}
 
-	v := verdict{Storm: s.name, Seed: s.seed, Seconds: s.length.Seconds(), Kills: kills}
+	lasted := min(time.Since(r.start), s.length)
+	v := verdict{Storm: s.name, Seed: s.seed, Seconds: lasted.Seconds(), Kills: kills}
 	paid, err := r.drain(ctx, &v)
 	if err != nil {
 		return verdict{}, err
@@ -109,11 +129,26 @@ func (r *stormRun) prepare(ctx context.Context) error {
 	if err := r.door.awaitAnswer(ctx, answerWithin); err != nil {
 		return err
 	}
+	if r.opts.fresh {
+		return nil
+	}
 	if err := r.door.purge(ctx); err != nil {
 		// Only a galo with a past of its own needs it, and then the comparison shows that.
 		r.opts.screen.say("%v", err)
 	}
 	return nil
+}
+
+// sayOdd says which payments were not accepted at their first try, the first few of them.
+func (r *stormRun) sayOdd(due time.Time, status int, err error) {
+	if r.odd.Add(1) > findingsSaid {
+		return
+	}
+	what := fmt.Sprintf("status %d", status)
+	if err != nil {
+		what = err.Error()
+	}
+	r.opts.screen.say("%5.1f s  a payment was not accepted: %s", due.Sub(r.start).Seconds(), what)
 }
 
 // turnStages makes the processors what the table says, each stage at its moment.

@@ -13,6 +13,7 @@ import (
 type settings struct {
 	stack      bool
 	compare    bool
+	faults     bool
 	storm      string
 	seed       uint64
 	duration   time.Duration
@@ -29,6 +30,7 @@ type settings struct {
 	token      string
 	fees       [processors]fee
 	checkEvery time.Duration
+	untimed    bool
 	drain      time.Duration
 	keep       bool
 	json       string
@@ -57,13 +59,15 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	f.StringVar(&s.admins[onFallback], "fallback-admin", "", "URL of a processor fallback that runs already")
 	f.StringVar(&s.token, "token", defaultToken, "token of the processors' admin side")
 	f.BoolVar(&s.stack, "stack", false, "judge the compose stack under its limits (needs Docker with compose)")
+	f.BoolVar(&s.faults, "faults", false, "with -stack: kill, restart and replace its parts one after the other under an even load")
 	f.BoolVar(&s.compare, "compare", true, "with -stack: play the storm also at servers that do nothing")
 	shares := [processors]*string{
 		f.String("default-fee", "0.05", "fee of the default processor"),
 		f.String("fallback-fee", "0.15", "fee of the fallback processor"),
 	}
 	f.DurationVar(&s.checkEvery, "check-every", time.Second, "how often the summary is compared while the storm runs; 0 is the contest's 10s")
-	f.DurationVar(&s.drain, "drain", 60*time.Second, "how long the last payments may take after the storm")
+	f.BoolVar(&s.untimed, "untimed", false, "for a machine whose clock cannot be trusted: summaries that disagreed while it ran and were right at a later look are counted apart")
+	f.DurationVar(&s.drain, "drain", 2*time.Minute, "how long the last payments may take after the storm")
 	f.BoolVar(&s.keep, "keep", false, "keep galo's journals and logs")
 	f.StringVar(&s.json, "json", "", "file for the verdict in JSON")
 	f.StringVar(&s.cpuprofile, "cpuprofile", "", "file for a profile of the bench itself")
@@ -96,6 +100,8 @@ func (s settings) check() error {
 		return fmt.Errorf("cannot judge -target without -default-admin and -fallback-admin: only the processors know what was paid")
 	case s.lose < 0 || s.lose > 100:
 		return fmt.Errorf("cannot lose %v%% of the answers: from 0 to 100 are possible", s.lose)
+	case s.faults && !s.stack:
+		return fmt.Errorf("cannot play -faults without -stack: its parts are containers")
 	case s.kills < 0:
 		return fmt.Errorf("cannot kill %d times: 0 or more are possible", s.kills)
 	}
@@ -107,6 +113,19 @@ func (s settings) length() time.Duration {
 		return defaultDuration
 	}
 	return s.duration
+}
+
+// untimedLooks is how long a disagreement may take to be over where the clock cannot be trusted: far longer than any stall,
+// and what is wrong stays wrong for ever.
+const untimedLooks = 30 * time.Second
+
+// stormOptions is what the command line says about how a storm is driven.
+func (s settings) stormOptions(screen *screen) stormOptions {
+	o := stormOptions{checkEvery: s.checkEvery, drain: s.drain, losePct: s.lose, screen: screen}
+	if s.untimed {
+		o.untimed = untimedLooks
+	}
+	return o
 }
 
 // profileTo writes a CPU profile of the bench itself, so that what it takes from galo can be known.

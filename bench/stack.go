@@ -15,85 +15,23 @@ import (
 	"time"
 )
 
-// A project is one compose project. Those of the bench have names of their own, so that taking one down with its
-// volumes never touches a galo that somebody runs from the same files.
-type project struct {
-	name  string
-	root  string // the module's folder, where the compose files begin
-	files []string
-	env   []string // besides this process's own
-}
-
 const (
 	stackAddress     = "http://127.0.0.1:9999"
 	processorNetwork = "payment-processor"
 	galoPrefix       = "galo" // of the services that are galo's instances
-
-	downWithin = 2 * time.Minute
-	upWithin   = 2 * time.Minute
 )
 
 // stackAdmins is where the simulated processors of bench/processors.compose.yml are on the host.
 var stackAdmins = [processors]string{"http://127.0.0.1:8001", "http://127.0.0.1:8002"}
-
-func stackProject(root string, s settings) project {
-	p := project{name: "galo-bench", root: root, files: []string{"docker-compose.yml"}, env: []string{"ALLOW_PURGE=true"}}
-	if s.patience != "" {
-		p.env = append(p.env, "PATIENCE="+s.patience)
-	}
-	return p
-}
-
-func nothingProject(root string) project {
-	return project{name: "galo-nothing", root: root, files: []string{"docker-compose.yml", "bench/nothing.compose.yml"}}
-}
-
-// compose runs one command of docker compose; its output is in the error if it fails.
-func (p project) compose(ctx context.Context, args ...string) error {
-	full := []string{"compose", "--project-name", p.name}
-	for _, f := range p.files {
-		full = append(full, "--file", f)
-	}
-	cmd := exec.CommandContext(ctx, "docker", append(full, args...)...)
-	cmd.Dir, cmd.Env = p.root, append(os.Environ(), p.env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("cannot run docker compose %s for %s: %w\n%s", strings.Join(args, " "), p.name, err, out)
-	}
-	return nil
-}
-
-// up starts a project from nothing: what an earlier run may have left is removed first, with its data.
-func (p project) up(ctx context.Context) error {
-	if err := p.down(ctx); err != nil {
-		return err
-	}
-	if err := p.compose(ctx, "build"); err != nil {
-		return err
-	}
-	return p.compose(ctx, "up", "--detach", "--no-build")
-}
-
-// down removes everything the project has made, volumes included, also when ctx is done.
-func (p project) down(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
-	defer cancel()
-	return p.compose(ctx, "down", "--volumes", "--remove-orphans")
-}
-
-// moduleRoot is the folder of galo's module, wherever inside it the bench is run.
-func moduleRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return "", fmt.Errorf("cannot find the module of galo (run this inside its folder): %w", err)
-	}
-	return strings.TrimSpace(string(out)), nil
-}
 
 // runStack plays a storm at the compose stack under its limits, and before it the same storm at servers that do nothing.
 func runStack(ctx context.Context, s settings, screen *screen) (err error) {
 	st, err := newStorm(s.storm, s.seed, s.length(), s.rate)
 	if err != nil {
 		return err
+	}
+	if s.faults {
+		st, s.compare = faultStorm(s.seed, s.rate), false
 	}
 	root, err := moduleRoot(ctx)
 	if err != nil {
@@ -115,7 +53,11 @@ func runStack(ctx context.Context, s settings, screen *screen) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := run.galo(ctx, &result); err != nil {
+	play := run.galo
+	if s.faults {
+		play = run.faults
+	}
+	if err := play(ctx, &result); err != nil {
 		return err
 	}
 	result.print(screen.out)
@@ -148,6 +90,9 @@ type stackVerdict struct {
 func (v *stackVerdict) print(w io.Writer) {
 	v.verdict.print(w)
 	over := time.Duration(v.Over * float64(time.Second))
+	if len(v.Containers) == 0 {
+		return
+	}
 	for _, u := range append(slices.Clone(v.Containers), together(v.Containers)) {
 		fmt.Fprintf(w, "%-14s %s\n", "container", u.describe(over))
 	}
@@ -257,33 +202,20 @@ func (r *stackRun) admins() (all [processors]*adminClient) {
 // galo plays the storm at the real stack and fills in all that is known about it.
 func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 	p := stackProject(r.root, r.settings)
-	defer func() {
-		if r.settings.keep {
-			r.screen.say("the stack is kept: docker compose -p %s down -v removes it", p.name)
-			return
-		}
-		err = errors.Join(err, p.down(ctx))
-	}()
-	r.screen.say("building and starting the stack")
-	if err := p.up(ctx); err != nil {
+	defer r.leaveStack(ctx, p, &err)
+	d, err := r.startStack(ctx, p)
+	if err != nil {
 		return err
 	}
 	all, err := r.engine.containers(ctx, p.name)
 	if err != nil {
 		return err
 	}
-	d, err := newDoor(stackAddress)
-	if err != nil {
-		return err
-	}
-	if err := d.awaitAnswer(ctx, upWithin); err != nil {
-		return err
-	}
 	m, err := newMeter(ctx, r.engine, all)
 	if err != nil {
 		return err
 	}
-	opts := stormOptions{checkEvery: r.settings.checkEvery, drain: r.settings.drain, losePct: r.settings.lose, screen: r.screen}
+	opts := r.settings.stormOptions(r.screen)
 	var harm *killing
 	if r.settings.kills > 0 {
 		harm = &killing{run: r, times: r.settings.kills, victims: instancesOf(all)}
@@ -312,6 +244,28 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 		return r.saveLogs(ctx, p)
 	}
 	return nil
+}
+
+// startStack starts the real stack and waits until it answers.
+func (r *stackRun) startStack(ctx context.Context, p project) (*door, error) {
+	r.screen.say("building and starting the stack")
+	if err := p.up(ctx); err != nil {
+		return nil, err
+	}
+	d, err := newDoor(stackAddress)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.awaitAnswer(ctx, upWithin)
+}
+
+// leaveStack removes the stack unless it is to be kept.
+func (r *stackRun) leaveStack(ctx context.Context, p project, err *error) {
+	if r.settings.keep {
+		r.screen.say("the stack is kept: docker compose -p %s down -v removes it", p.name)
+		return
+	}
+	*err = errors.Join(*err, p.down(ctx))
 }
 
 // instancesOf picks galo's own containers.

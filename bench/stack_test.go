@@ -28,6 +28,7 @@ type composeFile struct {
 
 type composeService struct {
 	Image       string
+	Hostname    string
 	Build       any
 	User        string
 	Restart     string

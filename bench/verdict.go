@@ -170,7 +170,7 @@ func (v *verdict) print(w io.Writer) {
 		v.disagreements(), v.Checks.Disagreed, v.Checks.Agreed+v.Checks.Disagreed, v.Checks.ContestBad, v.Checks.Contest,
 		v.Final.WindowsBad, v.Final.Windows, v.Final.RecordsBad, v.Final.Records, v.Final.Unanswered)
 	if n := v.Checks.Passing; n > 0 {
-		line("", "%d more while it ran were over at the second look: a payment whose answer was lost had just landed", n)
+		line("", "%d more while it ran were over at a later look: a payment was late on a busy machine, or had just landed without an answer", n)
 	}
 	if n := v.Checks.Unavailable + v.Checks.Unasked; n > 0 {
 		line("", "%d checks found no summary to compare (galo away or rebuilding: %d)", n, v.Checks.Unavailable)
