@@ -266,7 +266,7 @@ func (r *faultRun) round(ctx context.Context, n int, p plannedRound) {
 		say: func(format string, args ...any) { fmt.Fprintf(log, r.clock()+" "+format+"\n", args...) }}
 	r.mid = nil
 	if p.purge.mid > 0 {
-		parts.Go(func() { r.mid = r.purgeAmid(whileItRuns, start.Add(p.purge.mid)) })
+		parts.Go(func() { r.mid = r.purgeAmid(whileItRuns, start.Add(p.purge.mid), p.purge.blind) })
 	} else {
 		parts.Go(func() { check.run(whileItRuns, start, checkFaultsEvery) })
 	}
