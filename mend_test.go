@@ -360,4 +360,3 @@ func TestDamagedHeaderLosesNothing(t *testing.T) {
 		})
 	}
 }
-
