@@ -186,6 +186,11 @@ func powerOn(t testing.TB, w *testWorld, random func(int) int) *host {
 	h.synced = onDisk(t, g.ledger.active) // what was there before the power came
 	sync := g.ledger.disk.sync
 	g.ledger.disk.sync = func() error {
+		select {
+		case <-h.dead:
+			return sync()
+		default:
+		}
 		stored := onDisk(t, g.ledger.active) // the disk need not hold what is stored after the sync began
 		err := sync()
 		h.disk.Lock()
@@ -212,11 +217,11 @@ func (h *host) powerOff(tr tearing, random *rand.Rand) diskImage {
 	h.g.once.Do(func() {
 		go func() {
 			defer close(stopped)
-			h.g.galo.stop(2 * time.Second) // its parts end; what they still do reaches nobody
+			h.g.galo.stop(time.Minute) // its parts end; what they still do reaches nobody
 			h.g.cancel()
 		}()
 	})
-	h.t.Cleanup(func() { <-stopped })
+	h.t.Cleanup(func() { <-stopped }) // before its folder is removed
 	return left
 }
 
