@@ -20,7 +20,7 @@ var mutantBinaries = flag.String("mutant-binaries", "", "a folder in which to le
 // TestMutantsAreCaught builds galo broken in each of the ways of the table, and wants what has to catch that to fail. The code
 // itself stays as it is: the compiler is given another text for one file. Segments are small in all of them: see segmentsize_small.go.
 func TestMutantsAreCaught(t *testing.T) {
-	whole := build(t, "")
+	whole := buildTests(t, "")
 	for _, m := range mutants { // what fails anyway has caught nothing
 		if m.tests != "" {
 			if out, err := runTests(whole, m.tests); err != nil {
@@ -37,7 +37,7 @@ func TestMutantsAreCaught(t *testing.T) {
 			if *mutantBinaries != "" {
 				run(t, "go", "build", "-overlay", overlay, "-o", filepath.Join(*mutantBinaries, "galo-"+strings.Join(strings.Fields(m.name), "-")), ".")
 			}
-			broken := build(t, overlay)
+			broken := buildTests(t, overlay)
 			if m.model {
 				wantCaught(t)(runModel(broken, 3000))
 			}
@@ -67,8 +67,8 @@ func (m *mutant) overlay(t *testing.T) string {
 	return list
 }
 
-// build makes the tests of galo, as an overlay has it.
-func build(t *testing.T, overlay string) string {
+// buildTests makes the tests of galo, as an overlay has it.
+func buildTests(t *testing.T, overlay string) string {
 	t.Helper()
 	made := filepath.Join(t.TempDir(), "galo.test")
 	run(t, "go", "test", "-c", "-overlay", overlay, "-tags", "smallsegments", "-ldflags", "-s -w", "-o", made, ".")
