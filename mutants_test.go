@@ -35,7 +35,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			overlay := m.overlay(t)
 			if *mutantBinaries != "" {
-				run(t, "go", "build", "-overlay", overlay, "-o", filepath.Join(*mutantBinaries, "galo-"+strings.Join(strings.Fields(m.name), "-")), ".")
+				mustRun(t, "go", "build", "-overlay", overlay, "-o", filepath.Join(*mutantBinaries, "galo-"+strings.Join(strings.Fields(m.name), "-")), ".")
 			}
 			broken := buildTests(t, overlay)
 			if m.model {
@@ -71,11 +71,11 @@ func (m *mutant) overlay(t *testing.T) string {
 func buildTests(t *testing.T, overlay string) string {
 	t.Helper()
 	made := filepath.Join(t.TempDir(), "galo.test")
-	run(t, "go", "test", "-c", "-overlay", overlay, "-tags", "smallsegments", "-ldflags", "-s -w", "-o", made, ".")
+	mustRun(t, "go", "test", "-c", "-overlay", overlay, "-tags", "smallsegments", "-ldflags", "-s -w", "-o", made, ".")
 	return made
 }
 
-func run(t *testing.T, command string, args ...string) {
+func mustRun(t *testing.T, command string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(command, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", command, strings.Join(args, " "), err, out)
