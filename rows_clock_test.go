@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -58,11 +57,6 @@ func (w *processWorld) sentOnceOrLost() {
 			w.t.Errorf("%s was sent to both", id)
 		}
 	}
-}
-
-func refusing(rw http.ResponseWriter, _ fakePayment, _ func()) bool {
-	rw.WriteHeader(http.StatusInternalServerError)
-	return true
 }
 
 // TestPatienceDoesNotFollowTheWallClock: a step forward does not end it, and a step back does not make it longer.
