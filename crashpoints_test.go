@@ -57,7 +57,7 @@ var crashPoints = []struct {
 	{"a conflict is stored", "elsewhere.go", "\t\te.ledger.become(v, slotConflict)\n", afterAnchor},
 
 	// Journals and segments.
-	{"a journal has no name yet", "folder.go", "\tif err := os.Rename(making, f.dir(id)); err != nil {\n", beforeAnchor},
+	{"a journal has no name yet", "folder.go", "\tif err := os.Rename(making, j.dir); err != nil {\n", beforeAnchor},
 	{"a journal has its name", "ledger.go", "\t\tif _, err := l.add(j, true); err != nil {\n", beforeAnchor},
 	{"a segment is allocated", "segment.go", "\tif err := allocate(file, segmentBytes); err != nil {\n\t\treturn discard(err)\n\t}\n", afterAnchor},
 	{"a segment has no name yet", "segment.go", "\t\tif err := os.Rename(made, path); err != nil || !durable {\n", beforeAnchor},

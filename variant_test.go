@@ -144,7 +144,7 @@ var crashVariant = sync.OnceValues(func() (variant, error) {
 // quickEdits makes rare things frequent. None of them changes what is done, only how often or how much at a time.
 func quickEdits() []sourceEdit {
 	return []sourceEdit{
-		{"segment.go", "segmentSlotsLog2 = 16", insteadOfAnchor, "segmentSlotsLog2 = 6"},
+		{"segmentsize.go", "const segmentSlotsLog2 = 16", insteadOfAnchor, "const segmentSlotsLog2 = 6"},
 		{"main.go", "const every = 3 * time.Second", insteadOfAnchor, "const every = 100 * time.Millisecond"},
 		{"elsewhere.go", "elsewhereEvery = 500 * time.Millisecond", insteadOfAnchor, "elsewhereEvery = 20 * time.Millisecond"},
 		{"ledger.go", "housekeeping = time.Second", insteadOfAnchor, "housekeeping = 20 * time.Millisecond"},
