@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +46,9 @@ type journalHead struct {
 	instance [64]byte      // who made it; whoever starts under this name appends to it
 	mark     atomic.Uint64 // the purge mark up to which settled history was forgotten here
 	purgedAt atomic.Int64  // when that was, by the process clock: what was accepted before may be paid and forgotten
+	// requeued is one more than the lowest sequence that an operator has ever queued again; 0 if none: see journal.reopen.
+	requeued atomic.Uint64
+	owner    [64]byte // the instance that took the journal last, for people: its lock says whether it still has it
 }
 
 var errOwned = errors.New("owned by another process")
@@ -53,7 +57,8 @@ func openFolder(path, instance string, durable bool, log *slog.Logger) (*folder,
 	if err := os.MkdirAll(path, 0o750); err != nil {
 		return nil, fmt.Errorf("cannot make the journals' folder: %w", err)
 	}
-	return &folder{path: path, instance: instance, durable: durable, boot: bootID(), log: log}, nil
+	f := &folder{path: path, instance: instance, durable: durable, boot: bootID(), log: log}
+	return f, f.clearRemoved()
 }
 
 // bootID is the kernel's name for this run of the host. Where there is none, every start counts as a new boot.
@@ -212,6 +217,17 @@ func (h *journalHead) madeBy() string {
 	return strings.TrimRight(string(h.instance[:]), "\x00")
 }
 
+// takenBy says which instance took a journal last; "" for a journal from before that was noted.
+func (h *journalHead) takenBy() string {
+	return strings.TrimRight(string(h.owner[:]), "\x00")
+}
+
+// take notes who has the journal now.
+func (h *journalHead) take(instance string) {
+	clear(h.owner[:])
+	copy(h.owner[:], instance)
+}
+
 func mapHead(file *os.File) (*journalHead, error) {
 	data, err := unix.Mmap(int(file.Fd()), 0, headBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -224,9 +240,18 @@ func (h *journalHead) unmap() error {
 	return unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(h)), headBytes))
 }
 
-// lockFile takes the lock without waiting. The kernel frees it with the process, however that ends.
+// lockFile takes the lock without waiting. The kernel frees it with the process, however that ends. Who only looks at the lock holds
+// it for some microseconds (someoneLocks), and must not pass for an owner.
 func lockFile(file *os.File) error {
+	const looks, look = 3, time.Millisecond
 	err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for range looks {
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(look)
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return errOwned
 	}

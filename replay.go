@@ -87,12 +87,15 @@ func texts(ids []journalID) []string {
 // replay brings into a new life what Redis may lack of a journal: everything final from the store's own progress on, and
 // the claims of what is out. What was accepted only has no claim any more: it will claim again.
 func (s *settler) replay(j *journal, born newLife) (n int, err error) {
-	low := born.progress[j.id.String()]
+	low := min(born.progress[j.id.String()], j.requeuedFrom())
 	now := nowMicros()
 	var settled []settlement
-	var out []claim
+	var out, requeued []claim
 	var notes []conflictNote
 	collect := func(v slotView) {
+		if j.maybeRequeued(v) {
+			requeued = append(requeued, s.ledger.claimOf(v))
+		}
 		if st, ok := settlementOf(v, now); ok {
 			settled = append(settled, st)
 		} else if v.word.state() == slotSent || v.word.state() == slotLeaving {
@@ -122,6 +125,13 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 				return err
 			}
 			s.check(step, answers)
+		}
+		for len(requeued) > 0 { // this life may come from a copy in which they are still rejected
+			step := requeued[:min(settleBatch, len(requeued))]
+			requeued = requeued[len(step):]
+			if err := s.step(func(ctx context.Context) error { return s.store.unreject(ctx, born.token, s.mark(), step) }); err != nil {
+				return err
+			}
 		}
 		if len(notes) > 0 {
 			if err := s.step(func(ctx context.Context) error { return s.store.noteConflicts(ctx, notes) }); err != nil {
