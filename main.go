@@ -126,6 +126,7 @@ type galo struct {
 	health     *healthWatch
 	ready      *readiness
 	server     *fasthttp.Server
+	operator   *operator
 	admin      *admin
 	listeners  []func() error // serve until their server is shut down
 	broken     chan error     // a listener that ended by itself
@@ -186,8 +187,9 @@ func build(c config, log *slog.Logger) (*galo, error) {
 		allowPurge: c.allowPurge, queries: newLane(querySeats, queryTimeout), log: log}
 	g.server = s.routes()
 	g.ready = &readiness{ledger: g.ledger}
-	g.admin = newAdmin(g.metrics, g.ready.why, &operator{ledger: g.ledger, settler: g.settler, resolver: g.resolver, feeder: g.feeder,
-		order: g.settler.order, wait: c.sendTimeout + operatorSpare, log: log})
+	g.operator = &operator{ledger: g.ledger, settler: g.settler, resolver: g.resolver, feeder: g.feeder,
+		order: g.settler.order, wait: c.sendTimeout + operatorSpare, log: log}
+	g.admin = newAdmin(g.metrics, g.ready.why, g.operator)
 	g.settler.announce = g.bus.publishPurge
 	g.bus.onPurge(g.settler.adoptMark)
 	g.bus.onFinding(g.policy.heard)
