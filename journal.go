@@ -58,9 +58,10 @@ type journal struct {
 	mu      sync.Mutex // the table's writers and retired
 	retired []retiredSegment
 
-	// Both are the settler's own.
+	// These are the settler's own.
 	low        uint64    // every slot below is final
 	replayedIn lifeToken // the life of Redis that holds all that is final here
+	replayed   int       // how many payments that life was told of
 }
 
 // segmentTable holds the mapped segments by number; nil where one is retired.

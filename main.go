@@ -45,6 +45,8 @@ func command(ctx context.Context, args []string, lookup func(string) (string, bo
 		return checkRested(ctx, args[1:], os.TempDir(), func() error { return healthcheck(c.adminListen) })
 	case "journal":
 		return runJournalCommand(ctx, args[1:], lookup, stdout, stderr)
+	case "rebuild":
+		return runRebuild(ctx, lookup, stdout, stderr)
 	case "version":
 		fmt.Fprintln(stdout, "galo", version)
 		return nil
@@ -67,6 +69,8 @@ const usage = `galo accepts payments and pays each of them once, at one of two p
        journal requeue ID           queue a rejected payment again
        journal resolve ID paid      the processor that it is pinned to has written it: it counts as paid there
        journal resolve ID unpaid    that processor has not written it and never will: it may go to either one
+  galo rebuild      fill the Redis at REDIS_URL from the journals that nobody owns, and say how far back they reach;
+                    exit status 0 only if all of them were replayed
   galo version      print the version
   galo -h           print this
 

@@ -40,7 +40,7 @@ func (s *settler) enter(ctx context.Context) error {
 				return err
 			}
 			s.log.Info("journal replayed", "journal", j.id.String(), "life", string(born.token), "slots", n, "took", time.Since(started))
-			j.replayedIn = born.token
+			j.replayedIn, j.replayed = born.token, n
 		}
 		ids, err := s.ledger.folder.journalIDs()
 		if err != nil {
