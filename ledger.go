@@ -69,29 +69,6 @@ func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, lo
 	return l, all, nil
 }
 
-// takeOwn takes the free journals that carry our name. There is more than one when we were killed and our journal was taken over
-// for a while. One is appended to (see freshest), the others are only finished.
-func (l *ledger) takeOwn() (found, error) {
-	own, failed := l.claimAll(func(h *journalHead) bool { return h.madeBy() == l.folder.instance })
-	var all found
-	var mine []*journal
-	var finds []found
-	for _, j := range own {
-		f, err := l.recover(j)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		mine, finds = append(mine, j), append(finds, f)
-	}
-	best := freshest(mine)
-	for i, j := range mine {
-		l.add(j, finds[i], j == best)
-		all.join(finds[i])
-	}
-	return all, failed
-}
-
 // adopt takes over the journals that nobody owns and wanted agrees to, and returns what it found in them.
 func (l *ledger) adopt(wanted func(*journalHead) bool) (found, error) {
 	var all found
@@ -102,30 +79,6 @@ func (l *ledger) adopt(wanted func(*journalHead) bool) (found, error) {
 		all.join(f)
 	}
 	return all, failed
-}
-
-// take reads a journal that was just claimed, in order to finish it.
-func (l *ledger) take(j *journal) (found, error) {
-	f, err := l.recover(j)
-	if err == nil {
-		l.add(j, f, false)
-	}
-	return f, err
-}
-
-// recover gives a journal that was just claimed its number, and reads what is in it. One that cannot be read is given back.
-func (l *ledger) recover(j *journal) (found, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	numbered := slices.Clone(*l.numbered.Load())
-	j.number = len(numbered)
-	f, err := j.recover()
-	if err != nil {
-		return found{}, errors.Join(err, j.close())
-	}
-	numbered = append(numbered, j)
-	l.numbered.Store(&numbered)
-	return f, nil
 }
 
 // claimAll locks the journals that nobody owns and wanted agrees to. A journal that cannot be taken does not keep the others from

@@ -228,3 +228,14 @@ func (r *resolver) unschedule(ref ref) (pin, bool) {
 	}
 	return heap.Remove(&r.pins, at).(pin), true
 }
+
+// pinnedAt is how many payments are pinned to one processor and wait for their next try.
+func (r *resolver) pinnedAt(id processorID) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, p := range r.pins {
+		n += oneIf(p.at == id)
+	}
+	return n
+}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // This file is about what leaves DATA_DIR: segments that are settled and old, or too many, and journals that are finished.
@@ -63,12 +64,16 @@ func (l *ledger) shrink() error {
 
 // bytes is what the segments of our journals take up on the disk.
 func (l *ledger) bytes() int64 {
-	var n int64
+	mapped, retired := l.segmentCounts()
+	return int64(mapped+retired) * segmentBytes
+}
+
+func (l *ledger) segmentCounts() (mapped, retired int) {
 	for _, j := range *l.journals.Load() {
-		mapped, retired := j.segmentCounts()
-		n += int64(mapped+retired) * segmentBytes
+		m, r := j.segmentCounts()
+		mapped, retired = mapped+m, retired+r
 	}
-	return n
+	return mapped, retired
 }
 
 // segmentCounts is how many segments the journal has, mapped and retired.
@@ -81,6 +86,41 @@ func (j *journal) segmentCounts() (mapped, retired int) {
 		}
 	}
 	return mapped, len(j.retired)
+}
+
+// oldestUnsettled is how long ago the payment was accepted that is unsettled for the longest; 0 if there is none. Each journal is read up to
+// its first unsettled slot: those come in the order of acceptance, but for what raced.
+func (l *ledger) oldestUnsettled() time.Duration {
+	if l.pending.Load() == 0 {
+		return 0
+	}
+	var oldest micros
+	for _, j := range *l.journals.Load() {
+		if at := j.firstUnsettled(); at != 0 {
+			oldest = earlier(oldest, at)
+		}
+	}
+	if oldest == 0 {
+		return 0
+	}
+	return l.clock.since(oldest)
+}
+
+// firstUnsettled is the acceptedAt of the first slot that is not final; 0 if all are.
+func (j *journal) firstUnsettled() micros {
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	for _, seg := range j.table.Load().list {
+		if seg == nil || seg.finals.Load() == segmentSlots {
+			continue
+		}
+		for i := range seg.slots {
+			if w := seg.slots[i].load(); w.valid() && !w.state().final() {
+				return seg.slots[i].acceptedAt
+			}
+		}
+	}
+	return 0
 }
 
 // oldestRetired is the retired segment whose newest payment is the oldest.
@@ -139,40 +179,4 @@ func (f *folder) clearRemoved() error {
 		}
 	}
 	return nil
-}
-
-// freshest is the journal to append to among those with our name: the one with the newest payment, of those in which a segment has
-// room as long as there is one. nil if there is none.
-func freshest(list []*journal) *journal {
-	var best *journal
-	var bestRoom bool
-	var bestNewest micros
-	for _, j := range list {
-		room, newest := j.next.Load() < j.limit.Load(), j.newestAccepted()
-		if best == nil || room && !bestRoom || room == bestRoom && newest > bestNewest {
-			best, bestRoom, bestNewest = j, room, newest
-		}
-	}
-	return best
-}
-
-// newestAccepted is when the newest payment of a journal was accepted that was just recovered; 0 if it is empty.
-func (j *journal) newestAccepted() micros {
-	var newest micros
-	for _, r := range j.retired {
-		newest = max(newest, r.newest)
-	}
-	table := j.table.Load()
-	for i := len(table.list) - 1; i >= 0; i-- {
-		seg := table.list[i]
-		if seg == nil {
-			continue
-		}
-		for k := len(seg.slots) - 1; k >= 0; k-- {
-			if s := &seg.slots[k]; s.load() != 0 && s.intact(s.load(), seg.first()+uint64(k), j.seed) {
-				return max(newest, s.acceptedAt)
-			}
-		}
-	}
-	return newest
 }
