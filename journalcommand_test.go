@@ -384,6 +384,23 @@ func TestUnpaidWaitsForTheAttemptThatIsOut(t *testing.T) {
 	}
 }
 
+// TestFirstAttemptIsNotResolvedByHand: as long as its answer may come, nobody can know more than that.
+func TestFirstAttemptIsNotResolvedByHand(t *testing.T) {
+	w := newTestWorld(t)
+	g := w.start(t, "SEND_TIMEOUT", "30s")
+	out, answer := make(chan struct{}, 1), make(chan struct{})
+	w.def.behave(func(http.ResponseWriter, fakePayment, func()) bool { out <- struct{}{}; <-answer; return false })
+	g.accepted(nthID(1), "5.00")
+	<-out
+	for _, as := range []verdict{verdictPaid, verdictUnpaid} {
+		if did, err := g.operator.resolve(t.Context(), nthID(1), as); err == nil || !strings.Contains(err.Error(), "is sent, not pinned") {
+			t.Errorf("%s: %q, %v", as, did, err)
+		}
+	}
+	close(answer)
+	g.becomes(nthID(1), "settled default")
+}
+
 // TestProcessorsWordCountsMoreThanTheOperators: a payment that its processor has is not unpaid, whoever says so.
 func TestProcessorsWordCountsMoreThanTheOperators(t *testing.T) {
 	w := newTestWorld(t)
@@ -442,6 +459,7 @@ func TestCommandsRefuseWhatIsNotTheirs(t *testing.T) {
 // TestOwnerIsNamedWhenAnotherInstanceIsAsked: each instance only works on what it owns.
 func TestOwnerIsNamedWhenAnotherInstanceIsAsked(t *testing.T) {
 	w := newTestWorld(t)
+	w.env["REDIS_URL"] = startMini(t).url
 	a := w.start(t, "INSTANCE", "a")
 	b := w.start(t, "INSTANCE", "b")
 	id := nthID(1)

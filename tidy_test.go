@@ -114,11 +114,16 @@ func TestFinishedJournalIsRemoved(t *testing.T) {
 		t.Fatal("a journal with a payment within retention is gone")
 	}
 	// Somebody tries to take it all the while: it is owned, or it is not there.
-	claimed := make(chan error)
+	claimed, removed := make(chan error), make(chan struct{})
 	go func() {
-		for {
+		for over := false; ; {
+			select {
+			case <-removed:
+				over = true
+			default:
+			}
 			j, err := f.claim(gone.active.id)
-			if j != nil || !errors.Is(err, errOwned) {
+			if j != nil || !errors.Is(err, errOwned) || over {
 				claimed <- err
 				return
 			}
@@ -126,6 +131,7 @@ func TestFinishedJournalIsRemoved(t *testing.T) {
 	}()
 	heir.retention = -time.Hour
 	tidy()
+	close(removed)
 	if err := <-claimed; !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a claim of a removed journal: %v", err)
 	}
