@@ -69,7 +69,7 @@ func (s *settler) takeBack(ctx context.Context, c claim) error {
 	}
 	token := s.store.token()
 	if s.known == "" || s.known != token {
-		return &refusal{503, "the store does not hold everything yet: nothing was done; try again when it is ready (galo_store_ready)"}
+		return &refusal{503, "the store does not hold everything yet: nothing was done; try again when every journal has been replayed (galo rebuild does it for those that nobody owns)"}
 	}
 	var answer [1]claimAnswer
 	err := s.store.unreject(ctx, token, s.mark(), []claim{c})
