@@ -20,7 +20,7 @@ type admin struct {
 	ready func() string // why not, or ""
 }
 
-func newAdmin(m *metrics, ready func() string) *admin {
+func newAdmin(m *metrics, ready func() string, o *operator) *admin {
 	a := &admin{ready: ready}
 	r := router.New()
 	r.GET("/healthz", func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("ok\n") })
@@ -29,6 +29,8 @@ func newAdmin(m *metrics, ready func() string) *admin {
 		ctx.SetContentType("text/plain; version=0.0.4; charset=utf-8")
 		m.write(ctx)
 	})
+	r.POST("/journal/requeue", o.serveRequeue)
+	r.POST("/journal/resolve", o.serveResolve)
 	r.RedirectTrailingSlash = false
 	r.ANY("/debug/pprof", pprofhandler.PprofHandler)
 	r.ANY("/debug/pprof/{profile:*}", func(ctx *fasthttp.RequestCtx) {

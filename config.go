@@ -23,6 +23,7 @@ type config struct {
 	dataDir      string
 	durability   durability
 	retention    time.Duration
+	journalMax   int64 // Bytes; 0: unbounded.
 	workers      int
 	maxPending   int
 	patience     time.Duration
@@ -88,6 +89,9 @@ func settings() []setting {
 		{name: "RETENTION", standard: "24h",
 			meaning:   "how long ids are remembered, records kept and the journal replayable",
 			valueKind: aDuration(time.Minute, 8760*time.Hour, func(c *config) *time.Duration { return &c.retention })},
+		{name: "JOURNAL_MAX_SIZE", standard: "0",
+			meaning:   "beyond it this process's oldest settled segments go before RETENTION is over; 0: no limit",
+			valueKind: aSize(leastJournal, mostJournal, func(c *config) *int64 { return &c.journalMax })},
 		{name: "WORKERS", standard: "4", meaning: "how many workers take payments off the rings",
 			valueKind: aNumber(1, 63, func(c *config) *int { return &c.workers })},
 		{name: "MAX_PENDING", standard: "131072", meaning: "how many payments may wait; beyond it: 503",

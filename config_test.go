@@ -130,6 +130,13 @@ func TestSettingsThatAreTaken(t *testing.T) {
 	f("DURABILITY", "disk", durableDisk, func(c config) any { return c.durability })
 	f("RETENTION", "1m", time.Minute, func(c config) any { return c.retention })
 	f("RETENTION", "8760h", 8760*time.Hour, func(c config) any { return c.retention })
+	size := func(c config) any { return c.journalMax }
+	f("JOURNAL_MAX_SIZE", "0", int64(0), size)
+	f("JOURNAL_MAX_SIZE", "16777216", int64(16<<20), size)
+	f("JOURNAL_MAX_SIZE", "16384KiB", int64(16<<20), size)
+	f("JOURNAL_MAX_SIZE", "512MiB", int64(512<<20), size)
+	f("JOURNAL_MAX_SIZE", "10GiB", int64(10<<30), size)
+	f("JOURNAL_MAX_SIZE", "1024TiB", int64(1<<50), size)
 	f("WORKERS", "1", 1, func(c config) any { return c.workers })
 	f("WORKERS", "63", 63, func(c config) any { return c.workers })
 	f("MAX_PENDING", "1", 1, func(c config) any { return c.maxPending })
@@ -169,6 +176,8 @@ func TestSettingThatCannotBeRightIsNamedInOneLine(t *testing.T) {
 	f("a duration from 1s to 10m", "STOP_TIMEOUT", "0s", "11m")
 	f("a whole number from 1 to 63", "WORKERS", "0", "64", "-1", "four", "1.0", "1e1", "99999999999999999999")
 	f("a whole number from 1 to 4194304", "MAX_PENDING", "0", "4194305")
+	f("0, or bytes from 16777216 to 1125899906842624, such as 67108864, 512MiB or 10GiB (KiB, MiB, GiB, TiB)", "JOURNAL_MAX_SIZE",
+		"1", "15MiB", "1025TiB", "-1", "+16777216", "10GB", "10 GiB", "GiB", "1.5GiB", "9223372036854775807GiB", "16777217TiB")
 	f("a whole number from 1 to 600", "MAX_IN_FLIGHT", "0", "601")
 	f("true or false", "ALLOW_PURGE", "1", "True", "yes", "t")
 	f("one of auto, leader, follower", "ROLE", "Leader", "both", "unknown role")
@@ -284,7 +293,7 @@ func TestTheContractsNamesAreAllThere(t *testing.T) {
 		have[s.name]++
 	}
 	for _, name := range strings.Fields(`LISTEN ADMIN_LISTEN PROCESSOR_DEFAULT_URL PROCESSOR_FALLBACK_URL PROCESSOR_DEFAULT_FEE
-		PROCESSOR_FALLBACK_FEE REDIS_URL NATS_URL ROLE INSTANCE DATA_DIR DURABILITY RETENTION WORKERS MAX_PENDING PATIENCE
+		PROCESSOR_FALLBACK_FEE REDIS_URL NATS_URL ROLE INSTANCE DATA_DIR DURABILITY RETENTION JOURNAL_MAX_SIZE WORKERS MAX_PENDING PATIENCE
 		ALLOW_PURGE LOG_LEVEL SEND_TIMEOUT MAX_IN_FLIGHT LINGER STOP_TIMEOUT`) {
 		if have[name] != 1 {
 			t.Errorf("%s is there %d times", name, have[name])

@@ -45,6 +45,9 @@ type journalHead struct {
 	instance [64]byte        // who made it; whoever starts under this name appends to it
 	mark     checked[uint64] // the purge mark up to which settled history was forgotten here
 	purging  checked[uint64] // the mark of a purge that was begun here; above mark: a crash came between
+	// requeued is one more than the lowest sequence that an operator has ever queued again; 0 if none: see journal.reopen.
+	requeued checked[uint64]
+	owner    [64]byte // the instance that took the journal last, for people: its lock says whether it still has it
 }
 
 var errOwned = errors.New("owned by another process")
@@ -56,7 +59,8 @@ func openFolder(path, instance string, durable bool, log *slog.Logger) (*folder,
 	if err := unix.Access(path, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
 		return nil, fmt.Errorf("DATA_DIR=%q: cannot write to the journals' folder: %w", path, err)
 	}
-	return &folder{path: path, instance: instance, durable: durable, boot: bootID(), log: log}, nil
+	f := &folder{path: path, instance: instance, durable: durable, boot: bootID(), log: log}
+	return f, f.clearRemoved()
 }
 
 // bootID is the kernel's name for this run of the host. Where there is none, every start counts as a new boot.
@@ -331,6 +335,17 @@ func (f *folder) markOf(id journalID) (uint64, error) {
 // madeBy says under which instance name a journal was made.
 func (h *journalHead) madeBy() string {
 	return strings.TrimRight(string(h.instance[:]), "\x00")
+}
+
+// takenBy says which instance took a journal last; "" for a journal from before that was noted.
+func (h *journalHead) takenBy() string {
+	return strings.TrimRight(string(h.owner[:]), "\x00")
+}
+
+// take notes who has the journal now.
+func (h *journalHead) take(instance string) {
+	clear(h.owner[:])
+	copy(h.owner[:], instance)
 }
 
 func mapHead(file *os.File) (*journalHead, error) {

@@ -70,9 +70,10 @@ type journal struct {
 	// next may append from there, so no progress may be told beyond it. Set before anybody else knows the journal.
 	appendable uint64
 
-	// Both are the settler's own.
+	// These are the settler's own.
 	low        uint64    // every slot below is final
 	replayedIn lifeToken // the life of Redis that holds all that is final here
+	replayed   int       // how many payments that life was told of
 }
 
 // segmentTable holds the mapped segments by number; nil where one is retired.

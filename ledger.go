@@ -20,14 +20,24 @@ type ledger struct {
 	clock      *clock
 	log        *slog.Logger
 	retention  time.Duration
+	maxBytes   int64 // of the files of our journals, as far as settled segments make them up; 0: unbounded
 	maxPending int64
 	disk       *groupSync // nil unless DURABILITY=disk
 
-	journals atomic.Pointer[[]*journal] // replaced whole, under mu; a journal's number is its place, for good
+	journals atomic.Pointer[[]*journal] // those that we own; replaced whole, under mu
+	numbered atomic.Pointer[[]*journal] // all that we ever owned; replaced whole, under mu. A journal's number is its place, for good
 	active   *journal
 	pending  atomic.Int64 // slots that are not final, and reservations; never above maxPending for new ones
 	appended atomic.Int64 // payments accepted since the start
 	mu       sync.Mutex
+}
+
+// newLedger is a ledger without any journal.
+func newLedger(f *folder, c *clock, maxPending int, retention time.Duration, log *slog.Logger) *ledger {
+	l := &ledger{folder: f, clock: c, log: log, maxPending: int64(maxPending), retention: retention}
+	l.journals.Store(&[]*journal{})
+	l.numbered.Store(&[]*journal{})
+	return l
 }
 
 // openLedger takes every journal in the folder that nobody owns, chooses or makes the one to append to, and returns what has
@@ -36,12 +46,11 @@ func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, lo
 	if err := f.checkFormats(); err != nil {
 		return nil, found{}, err
 	}
-	l := &ledger{folder: f, clock: c, log: log, maxPending: int64(maxPending), retention: retention}
+	l := newLedger(f, c, maxPending, retention, log)
 	if f.durable {
 		l.disk = newGroupSync(l.syncJournals, log)
 	}
-	l.journals.Store(&[]*journal{})
-	all, err := l.adopt(func(h *journalHead) bool { return h.madeBy() == f.instance }, true)
+	all, err := l.takeOwn()
 	if err != nil {
 		return nil, found{}, errors.Join(err, l.close())
 	}
@@ -50,9 +59,11 @@ func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, lo
 		if err != nil {
 			return nil, found{}, err
 		}
-		if _, err := l.add(j, true); err != nil {
+		f, err := l.recover(j)
+		if err != nil {
 			return nil, found{}, err
 		}
+		l.add(j, f, true)
 	}
 	if err := l.active.prepare(); err != nil {
 		// A full disk does not keep what is in the journal from being paid; intake goes on when there is room.
@@ -61,10 +72,22 @@ func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, lo
 	return l, all, nil
 }
 
-// adopt takes the journals that nobody owns and wanted agrees to, and returns what it found in them. The first one of a start is
-// the one to append to. A journal that cannot be taken does not keep the others from it; the error tells of all such.
-func (l *ledger) adopt(wanted func(*journalHead) bool, atStart bool) (found, error) {
+// adopt takes over the journals that nobody owns and wanted agrees to, and returns what it found in them.
+func (l *ledger) adopt(wanted func(*journalHead) bool) (found, error) {
 	var all found
+	claimed, failed := l.claimAll(wanted)
+	for _, j := range claimed {
+		f, err := l.take(j)
+		failed = errors.Join(failed, err)
+		all.join(f)
+	}
+	return all, failed
+}
+
+// claimAll locks the journals that nobody owns and wanted agrees to. A journal that cannot be taken does not keep the others from
+// it; the error tells of all such.
+func (l *ledger) claimAll(wanted func(*journalHead) bool) ([]*journal, error) {
+	var claimed []*journal
 	ids, failed := l.folder.journalIDs()
 	for _, id := range ids {
 		if l.owns(id) {
@@ -85,11 +108,9 @@ func (l *ledger) adopt(wanted func(*journalHead) bool, atStart bool) (found, err
 			failed = errors.Join(failed, j.close())
 			continue
 		}
-		f, err := l.add(j, atStart && l.active == nil)
-		failed = errors.Join(failed, err)
-		all.join(f)
+		claimed = append(claimed, j)
 	}
-	return all, failed
+	return claimed, failed
 }
 
 // restore takes a journal whose head is damaged, if there is anything to take.
@@ -122,23 +143,17 @@ func (l *ledger) adoptOrphans(orphans map[journalID]bool) (found, error) {
 	f, err := l.adopt(func(h *journalHead) bool {
 		seen[h.id] = true
 		return orphans[h.id]
-	}, false)
+	})
 	clear(orphans)
 	maps.Copy(orphans, seen)
 	return f, err
 }
 
-// add makes a journal known. Only the active one is appended to; of the others the unused slots are sealed, so that they do not
-// keep the last segment.
-func (l *ledger) add(j *journal, active bool) (found, error) {
+// add makes a journal known that was recovered. Only the active one is appended to; of the others the unused slots are sealed, so that
+// they do not keep the last segment.
+func (l *ledger) add(j *journal, f found, active bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	list := slices.Clone(*l.journals.Load())
-	j.number = len(list)
-	f, err := j.recover()
-	if err != nil {
-		return found{}, errors.Join(err, j.close())
-	}
 	if active {
 		l.active = j
 	} else {
@@ -147,16 +162,16 @@ func (l *ledger) add(j *journal, active bool) (found, error) {
 		j.seal(end)
 		j.next.Store(end)
 	}
+	j.head.take(l.folder.instance)
 	l.pending.Add(int64(f.unsettled()))
-	list = append(list, j)
-	l.journals.Store(&list)
+	owned := append(slices.Clone(*l.journals.Load()), j)
+	l.journals.Store(&owned)
 	if f.published > 0 {
 		j.log.Info("journal taken up", "made_by", j.head.madeBy(), "slots", f.published, "unsettled", f.unsettled(), "damaged", f.damaged)
 	}
-	return f, nil
 }
 
-func (l *ledger) journal(r ref) *journal { return (*l.journals.Load())[r.journal()] }
+func (l *ledger) journal(r ref) *journal { return (*l.numbered.Load())[r.journal()] }
 
 // close gives the journals back. Everybody who used them has stopped.
 func (l *ledger) close() error {
@@ -222,6 +237,9 @@ func (l *ledger) repeated(v slotView, amount cents) (ref, acceptance) {
 // find looks an id up in what is mapped: everything unsettled, and what was settled lately.
 func (l *ledger) find(id *paymentID, hash uint64) (slotView, bool) {
 	for _, j := range *l.journals.Load() {
+		if len(j.table.Load().list) == 0 {
+			continue // taken over, and all that is in it is settled
+		}
 		if v, ok := j.find(id, hash); ok {
 			return v, true
 		}
@@ -244,7 +262,7 @@ func (l *ledger) replace(v slotView, new word, booked uint64) (slotView, bool) {
 	if !l.journal(v.ref).transition(v.ref.seq(), v.word, new, booked) {
 		return v, false
 	}
-	if new.state().final() && !v.word.state().final() {
+	if new.state().final() && !v.word.state().final() { // the way back is ledger.requeued's
 		l.pending.Add(-1)
 	}
 	v.word = new
@@ -348,19 +366,6 @@ func (l *ledger) keep(ctx context.Context) {
 			}
 		}
 	}
-}
-
-func (l *ledger) tidy() error {
-	oldest := nowMicros() - micros(l.retention.Microseconds())
-	for _, j := range *l.journals.Load() {
-		if err := j.retire(); err != nil {
-			return err
-		}
-		if err := j.expire(oldest); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // highestMark is the highest purge mark of any journal in the folder, whoever owns it.

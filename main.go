@@ -44,6 +44,10 @@ func command(ctx context.Context, args []string, lookup func(string) (string, bo
 			return err
 		}
 		return checkRested(ctx, args[1:], os.TempDir(), func() error { return healthcheck(c.adminListen) })
+	case "journal":
+		return runJournalCommand(ctx, args[1:], lookup, stdout, stderr)
+	case "rebuild":
+		return runRebuild(ctx, lookup, stdout, stderr)
 	case "version":
 		fmt.Fprintln(stdout, "galo", version)
 		return nil
@@ -60,6 +64,14 @@ const usage = `galo accepts payments and pays each of them once, at one of two p
   galo              serve
   galo healthcheck  ask the galo at ADMIN_LISTEN whether it is ready; exit status 0 if it is
                     (-rest 30s: wait so long first, once it has been)
+  galo journal      print the journals in DATA_DIR, whoever owns them (-json: for programs)
+       journal unsettled            each payment that is not settled (-json)
+       journal verify               check every checksum; exit status 1 if anything is damaged (-json)
+       journal requeue ID           queue a rejected payment again
+       journal resolve ID paid      the processor that it is pinned to has written it: it counts as paid there
+       journal resolve ID unpaid    that processor has not written it and never will: it may go to either one
+  galo rebuild      fill the Redis at REDIS_URL from the journals that nobody owns, and say how far back they reach;
+                    exit status 0 only if all of them were replayed
   galo version      print the version
   galo -h           print this
 
@@ -120,6 +132,7 @@ type galo struct {
 	health     *healthWatch
 	ready      *readiness
 	server     *fasthttp.Server
+	operator   *operator
 	admin      *admin
 	door       *steadfastListener // where clients come in
 	listeners  []func() error     // serve until their server is shut down
@@ -151,6 +164,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	if g.ledger, g.found, err = openLedger(folder, clock, c.maxPending, c.retention, log); err != nil {
 		return nil, fmt.Errorf("DATA_DIR=%q: %w", c.dataDir, err)
 	}
+	g.ledger.maxBytes = c.journalMax
 	if g.bus, err = openBus(c.natsURL.reveal(), c.instance, log); err != nil {
 		return nil, err
 	}
@@ -183,7 +197,9 @@ func build(c config, log *slog.Logger) (*galo, error) {
 		allowPurge: c.allowPurge, queries: newLane(querySeats, queryTimeout), log: log}
 	g.server = s.routes()
 	g.ready = &readiness{ledger: g.ledger}
-	g.admin = newAdmin(g.metrics, g.ready.why)
+	g.operator = &operator{ledger: g.ledger, settler: g.settler, resolver: g.resolver, feeder: g.feeder,
+		order: g.settler.order, wait: c.sendTimeout + operatorSpare, log: log}
+	g.admin = newAdmin(g.metrics, g.ready.why, g.operator)
 	g.settler.announce = g.bus.publishPurge
 	g.settler.stall.tell = g.bus.publishStall
 	g.bus.onPurge(g.settler.adoptMark)

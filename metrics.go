@@ -81,12 +81,19 @@ func (m *metrics) observe(l *ledger, d *dispatcher, f *feeder, p *policy, r *res
 	gauge("galo_settle_queue", s.queue.len)
 	gauge("galo_elsewhere", e.len)
 	gauge("galo_journals", func() int { return len(*l.journals.Load()) })
+	gauge(`galo_journal_segments{kind="mapped"}`, func() int { mapped, _ := l.segmentCounts(); return mapped })
+	gauge(`galo_journal_segments{kind="retired"}`, func() int { _, retired := l.segmentCounts(); return retired })
+	gauge("galo_journal_bytes", func() int { return int(l.bytes()) })
+	m.set.NewGauge("galo_oldest_unsettled_seconds", func() float64 { return l.oldestUnsettled().Seconds() })
 	gauge("galo_store_ready", func() int { return oneIf(lf.present() != "" && s.answering.Load()) })
 	gauge("galo_bus_connected", func() int { return oneIf(b.connected()) })
+	gauge("galo_bus_foreign_messages", func() int { return int(b.foreignMessages()) })
+	gauge("galo_bus_dropped_messages", func() int { return int(b.droppedMessages()) })
 	if l.disk != nil {
 		gauge("galo_journal_syncs", func() int { return int(l.disk.done.Load()) })
 	}
 	for id := range processorID(processors) {
+		gauge(fmt.Sprintf(`galo_pins{processor=%q}`, id), func() int { return r.pinnedAt(id) })
 		of := func(name string, value func(processorState) float64) {
 			m.set.NewGauge(fmt.Sprintf(`galo_processor_%s{processor=%q}`, name, id), func() float64 { return value(p.snapshot(id)) })
 		}

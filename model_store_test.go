@@ -373,6 +373,9 @@ func (k *storeLink) records(ctx context.Context, ids []paymentID, out []foundRec
 	}, func() { copy(out, found) })
 }
 
+// unreject finds nothing to take back: nobody in the model queues a rejected payment again.
+func (k *storeLink) unreject(context.Context, lifeToken, uint64, []claim) error { return nil }
+
 func (k *storeLink) eachClaim(ctx context.Context, t lifeToken, visit func(record)) error {
 	var found []record
 	return k.call(ctx, "claims", &t, func(s *storeState) error {

@@ -27,7 +27,7 @@ func (s storeScript) run(ctx context.Context, conn redis.Conn, args *scriptArgs)
 
 // storeScripts is every script the store uses.
 type storeScripts struct {
-	begin, report, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink storeScript
+	begin, report, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject storeScript
 }
 
 func newStoreScripts() *storeScripts {
@@ -45,12 +45,13 @@ func newStoreScripts() *storeScripts {
 		forget:   newStoreScript(luaLife + luaMark + luaForget),
 		bury:     newStoreScript(luaLife + luaMark + luaBury),
 		unlink:   newStoreScript(luaLife + luaMark + luaUnlink),
+		unreject: newStoreScript(luaLife + luaMark + luaUnreject),
 	}
 }
 
 // load sends every script to a server in one round trip.
 func (s *storeScripts) load(ctx context.Context, conn redis.Conn) error {
-	all := []storeScript{s.begin, s.report, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.bury, s.unlink}
+	all := []storeScript{s.begin, s.report, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.bury, s.unlink, s.unreject}
 	for _, one := range all[:len(all)-1] {
 		if err := conn.Send("SCRIPT", "LOAD", one.source); err != nil {
 			return err

@@ -41,7 +41,7 @@ func (s *settler) enter(ctx context.Context) error {
 				return err
 			}
 			s.log.Info("journal replayed", "journal", j.id.String(), "life", string(born.token), "slots", n, "took", time.Since(started))
-			j.replayedIn = born.token
+			j.replayedIn, j.replayed = born.token, n
 		}
 		ids, err := s.ledger.folder.journalIDs()
 		if err != nil {
@@ -88,12 +88,15 @@ func texts(ids []journalID) []string {
 // replay brings into a new life what Redis may lack of a journal: everything final from the store's own progress on, and
 // the claims of what is out, or may be. What was certainly accepted only has no claim any more: it will claim again.
 func (s *settler) replay(j *journal, born newLife) (n int, err error) {
-	low := born.progress[j.id.String()]
+	low := min(born.progress[j.id.String()], j.requeuedFrom())
 	now := nowMicros()
 	var settled []settlement
-	var out []claim
+	var out, requeued []claim
 	var notes []conflictNote
 	collect := func(v slotView) {
+		if j.maybeRequeued(v) {
+			requeued = append(requeued, s.ledger.claimOf(v))
+		}
 		if st, ok := settlementOf(v, now); ok {
 			settled = append(settled, st)
 		}
@@ -128,12 +131,17 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 			}
 			s.check(batch, answers)
 		}
+		if len(requeued) > 0 { // this life may come from a copy in which they are still rejected
+			if err := s.step(func(ctx context.Context) error { return s.store.unreject(ctx, born.token, s.mark(), requeued) }); err != nil {
+				return err
+			}
+		}
 		if len(notes) > 0 {
 			if err := s.step(func(ctx context.Context) error { return s.store.noteConflicts(ctx, notes) }); err != nil {
 				return err
 			}
 		}
-		settled, out, notes = nil, nil, nil
+		settled, out, requeued, notes = nil, nil, nil, nil
 		return nil
 	}
 	// The mapped segments first: one that is retired in the meantime is then found among the retired.

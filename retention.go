@@ -43,7 +43,10 @@ func (j *journal) retireSegment(seg *segment) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock() // a purge must find it in the table or among the retired
-	if j.durable {      // or the head might outlive a word that it speaks for
+	if seg.finals.Load() < segmentSlots {
+		return nil // something in it was queued again meanwhile
+	}
+	if j.durable { // or the head might outlive a word that it speaks for
 		if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
 			return fmt.Errorf("cannot sync %s: %w", seg.path, err)
 		}

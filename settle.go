@@ -30,6 +30,7 @@ type settler struct {
 	marked    atomic.Uint64 // the purge mark in force; written by the settler only
 	wanted    atomic.Uint64 // a mark that somebody asks for, higher than marked
 	purges    chan purgeRequest
+	orders    chan settlerOrder
 	inHand    int // how many of refs wait for another try
 	refs      [settleBatch]ref
 	views     []slotView
@@ -42,6 +43,7 @@ type settleStore interface {
 	beginLife(ctx context.Context, mark uint64) (newLife, error)
 	report(ctx context.Context, t lifeToken, journal string, all []string) (bool, error)
 	noteConflicts(ctx context.Context, notes []conflictNote) error
+	unreject(ctx context.Context, t lifeToken, mark uint64, in []claim) error
 	claim(ctx context.Context, t lifeToken, replaying bool, in []claim, out []claimAnswer) error
 	settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) (hidden []paymentID, err error)
 	purge(ctx context.Context, t lifeToken, mark uint64) (uint64, error)
@@ -61,7 +63,7 @@ const (
 func newSettler(l *ledger, store settleStore, lf *lifeWatch, linger time.Duration, m *metrics, log *slog.Logger) *settler {
 	s := &settler{ledger: l, store: store, life: lf, linger: linger, metrics: m, announce: func(uint64) {}, log: log,
 		stall: &stall{clock: l.clock, tell: func() {}},
-		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), purges: make(chan purgeRequest),
+		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), purges: make(chan purgeRequest), orders: make(chan settlerOrder),
 		views: make([]slotView, 0, settleBatch), batch: make([]settlement, 0, settleBatch)}
 	for _, j := range *l.journals.Load() {
 		s.marked.Store(max(s.marked.Load(), j.head.mark.Load()))
@@ -106,6 +108,9 @@ func (s *settler) run(ctx, drain context.Context) {
 			s.known = "" // look again whether it is still the same life
 		case req := <-s.purges:
 			request = &req
+		case o := <-s.orders:
+			o.done <- o.do(ctx)
+			continue
 		case <-s.kicked:
 			if !s.urgent.Swap(false) {
 				pause(ctx, s.linger)

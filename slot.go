@@ -125,8 +125,11 @@ func (w word) offset() int64 {
 // with returns the word in another state, everything else as it is.
 func (w word) with(s slotState) word { return (w&^15 | word(s)).checked() }
 
-// pin marks that an attempt's outcome is unknown. Nothing takes the mark away again while the slot is sent.
+// pin marks that an attempt's outcome is unknown. Only an operator's word takes the mark away again while the slot is sent.
 func (w word) pin() word { return (w | wordPinned).checked() }
+
+// unpin takes the mark away, on an operator's word that the attempt has not landed and never will.
+func (w word) unpin() word { return (w &^ wordPinned).checked() }
 
 // at returns the word with the processor and the requestedAt of a slot that was accepted at acceptedAt. What galo stamps
 // itself always fits.

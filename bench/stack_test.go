@@ -178,7 +178,7 @@ func TestInstancesDifferOnlyInNameRoleAndSocket(t *testing.T) {
 func TestSettingsPassThroughFromTheShell(t *testing.T) {
 	env := readCompose(t, stackFile).Services["galo1"].Environment
 	for _, name := range []string{
-		"PATIENCE", "RETENTION", "DURABILITY", "WORKERS", "MAX_PENDING", "MAX_IN_FLIGHT", "SEND_TIMEOUT", "LINGER",
+		"PATIENCE", "RETENTION", "JOURNAL_MAX_SIZE", "DURABILITY", "WORKERS", "MAX_PENDING", "MAX_IN_FLIGHT", "SEND_TIMEOUT", "LINGER",
 		"PROCESSOR_DEFAULT_URL", "PROCESSOR_DEFAULT_FEE", "PROCESSOR_FALLBACK_URL", "PROCESSOR_FALLBACK_FEE", "ALLOW_PURGE", "LOG_LEVEL",
 	} {
 		if value, there := env[name]; !there || value != nil {
