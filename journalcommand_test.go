@@ -342,6 +342,9 @@ func TestPinnedPaymentIsResolvedByHand(t *testing.T) {
 			if n := w.fall.attempts(id.String()); n != strings.Count(c.want, "fallback") {
 				t.Errorf("%d attempts at the fallback", n)
 			}
+			if v, _ := g.ledger.find(&id, indexHash(&id)); v.word.pinned() != (c.as == "paid") {
+				t.Errorf("the pin is there: %v", v.word.pinned())
+			}
 		})
 	}
 }

@@ -220,3 +220,11 @@ func TestAJournalWithRoomIsFresherThanAFullOne(t *testing.T) {
 		t.Error("the wrong one")
 	}
 }
+
+func TestJournalMaxSizeReachesTheLedger(t *testing.T) {
+	g := newTestWorld(t).start(t, "JOURNAL_MAX_SIZE", "64MiB")
+	g.accepted(nthID(1), "1.00")
+	if g.ledger.maxBytes != 64<<20 {
+		t.Errorf("the ledger keeps within %d bytes", g.ledger.maxBytes)
+	}
+}
