@@ -62,6 +62,7 @@ const (
 	firstFault   = 1500 * time.Millisecond // there is something to lose by then
 	lastFault    = 2 * time.Second         // before the end of a round: what comes later would be over at once
 	meanGap      = 1300 * time.Millisecond // between the beginnings of two faults
+	meanGapLong  = 2500 * time.Millisecond // in long runs, whose faults are longer: galo is to get on between them
 	calmOneIn    = 6                       // so often a gap is a calm one
 	calmGap      = 6 * time.Second
 	planSalt     = 0x6661756c7473
@@ -94,7 +95,7 @@ func planRound(deck *faultDeck, first int, length time.Duration, long bool) []pl
 			}
 			plan = append(plan, plannedFault{first + len(plan), place, hold, kind.name, things, what, do})
 		}
-		gap := time.Duration(rng.ExpFloat64() * float64(meanGap))
+		gap := time.Duration(rng.ExpFloat64() * float64(longer(long, meanGap, meanGapLong)))
 		if rng.IntN(calmOneIn) == 0 {
 			gap += calmGap
 		}
