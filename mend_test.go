@@ -59,11 +59,6 @@ func (w *testWorld) leave(t *testing.T, n int, wanted func(v slotView) bool, set
 
 func isSettled(v slotView) bool { return v.word.state() == slotSettled }
 
-// wasRefused: claimed, tried, and may be sent anywhere.
-func wasRefused(v slotView) bool {
-	return v.word.state() == slotAccepted && v.word.attempts() > 0
-}
-
 func isPinnedAt(p processorID) func(v slotView) bool {
 	return func(v slotView) bool {
 		return v.word.state() == slotSent && v.word.pinned() && v.word.processor() == p
