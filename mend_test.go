@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -326,39 +327,24 @@ func TestLostPagesComeBackFromTheirClaims(t *testing.T) {
 
 // TestDamagedHeaderLosesNothing: of a segment, of the journal, and of both at once.
 func TestDamagedHeaderLosesNothing(t *testing.T) {
-	garbleFrom := func(path string, at, n int) func(t *testing.T, dir string) {
-		return func(t *testing.T, dir string) {
-			b, err := os.ReadFile(filepath.Join(dir, path))
-			if err != nil {
-				t.Fatal(err)
-			}
-			garble(b[at : at+n])
-			if err := os.WriteFile(filepath.Join(dir, path), b, 0o640); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	segment := filepath.Base(segmentPath("", 0))
-	both := func(t *testing.T, dir string) {
-		garbleFrom(segment, 0, segmentHeader+3*slotSize)(t, dir)
-		garbleFrom(headName, 0, headBytes)(t, dir)
-	}
-	for name, damage := range map[string]func(t *testing.T, dir string){
-		"segment":             garbleFrom(segment, 0, segmentHeader),
-		"segment's magic":     garbleFrom(segment, 0, 8),
-		"segment's checksum":  garbleFrom(segment, 12, 4),
-		"segment's newest":    garbleFrom(segment, int(unsafe.Offsetof(segmentHead{}.newest)), 8),
-		"head":                garbleFrom(headName, 0, headBytes),
-		"head's magic":        garbleFrom(headName, 0, 8),
-		"head's id":           garbleFrom(headName, int(unsafe.Offsetof(journalHead{}.id)), 8),
-		"head's purge mark":   garbleFrom(headName, int(unsafe.Offsetof(journalHead{}.mark)), 8),
-		"head cut off":        func(t *testing.T, dir string) { os.Truncate(filepath.Join(dir, headName), 0) },
-		"head, segment, slot": both,
+	for name, damage := range map[string]func(dir string) error{
+		"segment":  func(dir string) error { return spoil(filepath.Join(dir, segment), 0, segmentHeader) },
+		"magic":    func(dir string) error { return spoil(filepath.Join(dir, segment), 0, 8) },
+		"checksum": func(dir string) error { return spoil(filepath.Join(dir, segment), 12, 4) },
+		"newest": func(dir string) error {
+			return spoil(filepath.Join(dir, segment), int(unsafe.Offsetof(segmentHead{}.newest)), 8)
+		},
+		"head, segment and slots": func(dir string) error {
+			return errors.Join(spoil(filepath.Join(dir, segment), 0, segmentHeader+3*slotSize), spoil(filepath.Join(dir, headName), 0, headBytes))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := damagedWorld(t)
-			dir := w.claimed(t, 5)
-			damage(t, dir)
+			if err := damage(w.claimed(t, 5)); err != nil {
+				t.Fatal(err)
+			}
 			g := w.start(t)
 			w.paidOnce(t, g, 5)
 			if g.settler.mark() != 0 {
