@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
 	"pgregory.net/rapid"
@@ -235,5 +238,78 @@ func TestLostSlotsHoldUpProgress(t *testing.T) {
 	}
 	if l.active.table.Load().at(0) != nil {
 		t.Error("the segment is still there")
+	}
+}
+
+// spoil fills a part of a file with ones.
+func spoil(path string, at, n int) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	_, err = file.WriteAt(bytes.Repeat([]byte{0xff}, n), int64(at))
+	return err
+}
+
+// TestDamagedHeadIsMadeAnew: the folder's name and the segments say all that has to be known. Nothing is appended to such a journal.
+func TestDamagedHeadIsMadeAnew(t *testing.T) {
+	for name, damage := range map[string]func(head string) error{
+		"all of it":  func(head string) error { return spoil(head, 0, headBytes) },
+		"magic":      func(head string) error { return spoil(head, 0, 8) },
+		"id":         func(head string) error { return spoil(head, int(unsafe.Offsetof(journalHead{}.id)), 8) },
+		"purge mark": func(head string) error { return spoil(head, int(unsafe.Offsetof(journalHead{}.mark)), 8) },
+		"cut short":  func(head string) error { return os.Truncate(head, 100) },
+		"empty":      func(head string) error { return os.Truncate(head, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l, _ := openTestLedger(t, dir)
+			accepted := accept(t, l, 1, 100)
+			out := must(t)(l.sent(accept(t, l, 2, 200), onFallback, 7))
+			if err := l.purge(3); err != nil {
+				t.Fatal(err)
+			}
+			id, head := l.active.id, filepath.Join(l.active.dir, headName)
+			if err := l.close(); err != nil {
+				t.Fatal(err)
+			}
+			f, err := openFolder(dir, "another", false, quietLog())
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, _, err = openLedger(f, newClock(), 10, time.Hour, quietLog())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.close()
+			if err := l.purge(4); err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(head); err != nil {
+				t.Fatal(err)
+			}
+			orphans := make(map[journalID]bool)
+			var found found
+			for range 2 {
+				if found, err = l.adoptOrphans(orphans); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(found.accepted) != 1 || len(found.sent) != 1 || found.damaged != 0 || !l.owns(id) {
+				t.Fatalf("found %+v", found)
+			}
+			for r, was := range map[ref]slotView{found.accepted[0]: accepted, found.sent[0]: out} {
+				if v, _ := l.read(r); v.id != was.id || v.amount != was.amount || v.requestedAt != was.requestedAt {
+					t.Errorf("read %+v, was %+v", v, was)
+				}
+			}
+			if mark := (*l.journals.Load())[1].head.mark.Load(); mark != 4 {
+				t.Errorf("its purge mark is %d, want that of the other journal, 4", mark)
+			}
+			if v := accept(t, l, 3, 1); v.ref.journal() != 0 {
+				t.Error("it is appended to")
+			}
+		})
 	}
 }
