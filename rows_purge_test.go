@@ -12,7 +12,7 @@ func (s *storeScene) purge() {
 	if status, body, _ := s.a.do("POST", "/purge-payments", ""); status != http.StatusOK {
 		s.t.Fatalf("purge: %d %s", status, body)
 	}
-	eventually(s.t, "the other one follows", func() bool { return s.b.settler.mark() == s.a.settler.mark() })
+	inTheEnd(s.t, "the other one follows", func() bool { return s.b.settler.mark() == s.a.settler.mark() })
 }
 
 func (s *storeScene) wipe() { do(s.t, rawConn(s.t, s.redis.url()), "FLUSHALL") }
@@ -57,7 +57,7 @@ func TestPurgeUnderLoadThenRedisIsWiped(t *testing.T) {
 	t.Cleanup(open)
 	s.w.def.behave(func(http.ResponseWriter, fakePayment, func()) bool { <-gate; return false })
 	s.postAtBoth(history, onTheWay)
-	eventually(t, "they are on their way", func() bool { return attemptsOf(s.w.def) == onTheWay })
+	inTheEnd(t, "they are on their way", func() bool { return attemptsOf(s.w.def) == onTheWay })
 	s.purge()
 	s.expectEverywhere("while some are on their way", wantSummary(0, "0.00", 0, "0.00"))
 	open()

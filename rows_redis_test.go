@@ -132,7 +132,7 @@ func (s *storeScene) postAtBoth(from, to uint64) {
 
 func (s *storeScene) settled() {
 	s.t.Helper()
-	eventually(s.t, "nothing is pending at either instance", func() bool {
+	inTheEnd(s.t, "nothing is pending at either instance", func() bool {
 		return s.a.ledger.pending.Load() == 0 && s.b.ledger.pending.Load() == 0 && s.a.life.present() != "" && s.b.life.present() != ""
 	})
 }
@@ -198,7 +198,7 @@ func (s *storeScene) watchSummaries() *summaryWatch {
 func (w *summaryWatch) await(t *testing.T, same *atomic.Int64) {
 	t.Helper()
 	const often = 4
-	eventually(t, "summaries are all given, or all refused", func() bool { return same.Load() >= often })
+	inTheEnd(t, "summaries are all given, or all refused", func() bool { return same.Load() >= often })
 }
 
 func (w *summaryWatch) stop() {

@@ -111,7 +111,7 @@ func TestManyIDsWithTwoAmountsAtOnce(t *testing.T) {
 		paid, _ := s.books.bookedAt(id)
 		want := fmt.Sprintf(`"conflict":{"amount":%s}`, (nthAmount(n) + nthAmount(n) + 1 - centsOf(paid.Amount)).appendDecimal(nil))
 		for _, g := range []*testGalo{s.a, s.b} {
-			eventually(t, "the conflict is shown", func() bool { _, body := g.get("/payments/" + id.String()); return strings.Contains(body, want) })
+			inTheEnd(t, "the conflict is shown", func() bool { _, body := g.get("/payments/" + id.String()); return strings.Contains(body, want) })
 		}
 	}
 	s.books.audit(t, nil, map[string]asking{"a": s.a.get, "b": s.b.get})
