@@ -234,24 +234,24 @@ func (f *folder) checkFormats() error {
 
 func (f *folder) checkFormat(id journalID) error {
 	path := filepath.Join(f.dir(id), headName)
-	file, err := os.Open(path)
-	if err != nil {
-		return nil // whoever takes it will say what is wrong
-	}
-	defer file.Close() // which gives the lock back
-	if err := lockFile(file); err != nil {
-		return nil // its owner knows its format
-	}
+	found := formatOf(path, headMagic)
 	numbers, _ := segmentNumbers(f.dir(id))
 	for _, number := range numbers {
-		if err := formatOf(segmentPath(f.dir(id), number), segmentMagic); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("cannot open segment %s: %w", segmentPath(f.dir(id), number), err)
+		if found == nil || errors.Is(found, os.ErrNotExist) {
+			path = segmentPath(f.dir(id), number)
+			found = formatOf(path, segmentMagic)
 		}
 	}
-	if err := formatOf(path, headMagic); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot open journal %s: %w", id, err)
+	if found == nil || errors.Is(found, os.ErrNotExist) {
+		return nil
 	}
-	return nil
+	if file, err := os.Open(filepath.Join(f.dir(id), headName)); err == nil {
+		defer file.Close() // which gives the lock back
+		if lockFile(file) != nil {
+			return nil // its owner knows its format
+		}
+	}
+	return fmt.Errorf("cannot open %s: %w", path, found)
 }
 
 // restore takes a journal whose head is damaged: the folder's name says which journal it is, and its segments say the rest.

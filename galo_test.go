@@ -178,6 +178,12 @@ func (w *testWorld) start(t testing.TB, settings ...string) *testGalo {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, g)
+}
+
+// serve starts an instance that was built.
+func serve(t testing.TB, g *galo) *testGalo {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -239,11 +239,11 @@ func TestThousandsOfIdleConnectionsLeaveRoomForARequest(t *testing.T) {
 	}
 	s, l, _ := wholeServer(t)
 	address := serveHostile(t, s, func(h *fasthttp.Server) { h.ReadTimeout = time.Hour })
-	inUse := func() uint64 {
+	inUse := func() int64 {
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return m.HeapInuse + m.StackInuse
+		return int64(m.HeapInuse + m.StackInuse)
 	}
 	before := inUse()
 	for n := range uint64(idle) {
@@ -269,12 +269,19 @@ func TestThousandsOfIdleConnectionsLeaveRoomForARequest(t *testing.T) {
 	}
 }
 
+// TestEveryLimitIsSet: the tests of the limits have shorter ones.
+func TestEveryLimitIsSet(t *testing.T) {
+	s, _, _ := wholeServer(t)
+	h := s.routes()
+	if h.ReadTimeout != readTimeout || h.WriteTimeout != writeTimeout || h.IdleTimeout != idleTimeout || h.MaxRequestBodySize != maxBody ||
+		h.Concurrency != maxConnections || maxConnections < 5000 {
+		t.Errorf("read %v, write %v, idle %v, body %d, connections %d", h.ReadTimeout, h.WriteTimeout, h.IdleTimeout, h.MaxRequestBodySize, h.Concurrency)
+	}
+}
+
 // TestConnectionsBeyondTheBoundAreRefused: and those who come later find room again.
 func TestConnectionsBeyondTheBoundAreRefused(t *testing.T) {
 	s, _, _ := wholeServer(t)
-	if bound := s.routes().Concurrency; bound != maxConnections || bound < 5000 {
-		t.Errorf("bound %d", bound)
-	}
 	const bound = 4
 	address := serveHostile(t, s, func(h *fasthttp.Server) { h.Concurrency = bound })
 	ask := func(conn net.Conn) (status string) {

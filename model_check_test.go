@@ -10,7 +10,7 @@ func (w *world) checkSend(p *modelProcessor, a *modelAttempt) {
 	for _, v := range a.by.slotsOf(a.id) {
 		switch v.word.state() {
 		case slotSent, slotPaid, slotSettled, slotPurged: // a look-up may have been quicker than the send
-			if v.word.processor() == p.id && v.requestedAt == a.requestedAt && v.amount == a.amount {
+			if (a.slot == "" || v.word.state() == slotSent) && v.word.processor() == p.id && v.requestedAt == a.requestedAt && v.amount == a.amount {
 				slot = v
 				a.slot = slotName(a.by.ledger.journal(v.ref), v.ref.seq())
 			}

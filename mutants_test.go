@@ -4,7 +4,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,68 +18,98 @@ import (
 var mutantBinaries = flag.String("mutant-binaries", "", "a folder in which to leave a galo of every mutant, for go run ./bench faults -galo")
 
 // TestMutantsAreCaught builds galo broken in each of the ways of the table, and wants what has to catch that to fail. The code
-// itself stays as it is: the compiler is given another text for one file.
+// itself stays as it is: the compiler is given another text for one file. Segments are small (see segmentsize_small.go), unless a test needs
+// the usual ones.
 func TestMutantsAreCaught(t *testing.T) {
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
+	whole := buildTests(t, "", false)
+	for _, m := range mutants { // what fails anyway has caught nothing
+		if m.tests != "" && !m.large {
+			if out, err := runTests(whole, m.tests); err != nil {
+				t.Fatalf("%s fails without a mutant:\n%s", m.tests, out)
+			}
+		}
+	}
+	if out, err := runModel(whole, 100); err != nil {
+		t.Fatalf("the model fails without a mutant:\n%s", out)
 	}
 	for _, m := range mutants {
+		if m.large && m.model {
+			t.Errorf("%s: the model takes too long with large segments", m.name)
+		}
 		t.Run(m.name, func(t *testing.T) {
-			dir := t.TempDir()
-			changed := filepath.Join(dir, m.file)
-			if err := os.WriteFile(changed, []byte(m.mutated(t)), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			overlay := filepath.Join(dir, "overlay.json")
-			text, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(here, m.file): changed}})
-			if err == nil {
-				err = os.WriteFile(overlay, text, 0o600)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			overlay := m.overlay(t)
 			if *mutantBinaries != "" {
-				out, err := exec.Command("go", "build", "-overlay", overlay, "-o", filepath.Join(*mutantBinaries, fileName(m.name)), ".").CombinedOutput()
-				if err != nil {
-					t.Fatalf("cannot build it: %v\n%s", err, out)
-				}
+				mustRun(t, "go", "build", "-overlay", overlay, "-o", filepath.Join(*mutantBinaries, "galo-"+strings.Join(strings.Fields(m.name), "-")), ".")
 			}
+			broken := buildTests(t, overlay, m.large)
 			if m.model {
-				wantCaught(t, "-overlay", overlay, "-tags", "smallsegments", "-run", "^TestProtocolHoldsUnderRandomSchedules$", "-schedules", "3000")
+				wantCaught(t)(runModel(broken, 3000))
 			}
 			if m.tests != "" {
-				wantCaught(t, "-overlay", overlay, "-run", "^("+m.tests+")$")
+				wantCaught(t)(runTests(broken, m.tests))
 			}
 		})
 	}
 }
 
-// wantCaught wants a run of tests to fail, in a test and not before.
-func wantCaught(t *testing.T, args ...string) {
+// overlay writes down for the compiler which file to take another text for.
+func (m *mutant) overlay(t *testing.T) string {
 	t.Helper()
-	args = append([]string{"test", "-count", "1", "-failfast", "-timeout", "10m"}, append(args, ".")...)
-	out, err := exec.Command("go", args...).CombinedOutput()
-	said := string(out)
-	switch {
-	case err == nil:
-		t.Errorf("nothing noticed it: go %s\n%s", strings.Join(args, " "), said)
-	case strings.Contains(said, "[build failed]") || strings.Contains(said, "[setup failed]") || !strings.Contains(said, "FAIL"):
-		t.Errorf("no test has failed: go %s: %v\n%s", strings.Join(args, " "), err, said)
-	case strings.Contains(said, "no tests to run") || strings.Contains(said, "--- SKIP"):
-		t.Errorf("the tests were not run: go %s\n%s", strings.Join(args, " "), said)
-	default:
-		t.Logf("caught: %s", firstWords(said))
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	changed, list := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(here, m.file): changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(changed, []byte(m.mutated(t)), 0o600), os.WriteFile(list, text, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// buildTests makes the tests of galo, as an overlay has it.
+func buildTests(t *testing.T, overlay string, large bool) string {
+	t.Helper()
+	made := filepath.Join(t.TempDir(), "galo.test")
+	tags := "smallsegments"
+	if large {
+		tags = ""
+	}
+	mustRun(t, "go", "test", "-c", "-overlay", overlay, "-tags", tags, "-ldflags", "-s -w", "-o", made, ".")
+	return made
+}
+
+func mustRun(t *testing.T, command string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(command, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", command, strings.Join(args, " "), err, out)
+	}
+}
+
+func runModel(tests string, schedules int) ([]byte, error) {
+	return exec.Command(tests, "-test.run", "^TestProtocolHoldsUnderRandomSchedules$", "-test.timeout", "10m", "-schedules", fmt.Sprint(schedules)).CombinedOutput()
+}
+
+func runTests(tests, pattern string) ([]byte, error) {
+	return exec.Command(tests, "-test.run", "^("+pattern+")$", "-test.timeout", "5m", "-test.v").CombinedOutput()
+}
+
+// wantCaught wants a run of tests to have failed, in a test and for a reason.
+func wantCaught(t *testing.T) func(out []byte, err error) {
+	t.Helper()
+	return func(out []byte, err error) {
+		t.Helper()
+		reasons := failure.FindAllString(string(out), 4)
+		if err == nil || len(reasons) == 0 {
+			t.Errorf("nothing has noticed it (%v):\n%s", err, out)
+			return
+		}
+		t.Logf("caught:\n%s", strings.Join(reasons, "\n"))
 	}
 }
 
 var failure = regexp.MustCompile(`(?m)^\s+\S+_test\.go:\d+: .*$|^panic: .*$|^--- FAIL: .*$`)
-
-func firstWords(said string) string {
-	found := failure.FindAllString(said, 3)
-	return strings.Join(found, "\n")
-}
-
-func fileName(name string) string {
-	return "galo-" + strings.ReplaceAll(strings.ReplaceAll(name, ",", ""), " ", "-")
-}

@@ -135,8 +135,8 @@ func (j *journal) purge(mark uint64) error {
 		}
 		if err == nil {
 			seg.head.purged.Store(1)
-			if err := seg.unmap(); err != nil {
-				return fmt.Errorf("cannot unmap %s: %w", seg.path, err)
+			if err := errors.Join(j.syncBeforeMark(seg), seg.unmap()); err != nil {
+				return fmt.Errorf("cannot purge %s: %w", seg.path, err)
 			}
 		}
 		j.retired[i].purged = true
@@ -151,7 +151,26 @@ func (j *journal) purge(mark uint64) error {
 				s.word.CompareAndSwap(uint64(w), uint64(w.with(slotPurged)))
 			}
 		}
+		if err := j.syncBeforeMark(seg); err != nil {
+			return err
+		}
 	}
 	j.head.mark.Store(mark)
+	if j.durable && j.lock != nil {
+		if err := unix.Fdatasync(int(j.lock.Fd())); err != nil {
+			return fmt.Errorf("cannot sync the purge mark: %w", err)
+		}
+	}
+	return nil
+}
+
+// syncBeforeMark: the purge mark must not reach the disk before what it speaks for, or settled history would come back.
+func (j *journal) syncBeforeMark(seg *segment) error {
+	if !j.durable {
+		return nil
+	}
+	if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
+		return fmt.Errorf("cannot sync %s: %w", seg.path, err)
+	}
 	return nil
 }

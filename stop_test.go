@@ -243,13 +243,10 @@ func TestWhatAStopLeavesIsFinishedByTheOther(t *testing.T) {
 	lb := newBalancer(a)
 	const n = 10
 	release := make(chan struct{})
-	var hanging sync.WaitGroup
 	w.def.behave(func(rw http.ResponseWriter, p fakePayment, write func()) bool {
 		if w.def.attempts(p.ID) > 1 {
 			return false
 		}
-		hanging.Add(1)
-		defer hanging.Done()
 		<-release
 		if _, there := w.def.has(p.ID); !there {
 			write()
@@ -275,7 +272,6 @@ func TestWhatAStopLeavesIsFinishedByTheOther(t *testing.T) {
 	}
 	b := w.start(t, "INSTANCE", "b", "DATA_DIR", filepath.Join(w.dir, "journals"))
 	close(release)
-	hanging.Wait()
 	for i := range uint64(n) {
 		b.becomes(nthID(i), "settled default")
 	}

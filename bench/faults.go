@@ -25,6 +25,8 @@ type faultSettings struct {
 	json   string
 	keep   bool
 	race   bool
+	// untimed is for a machine whose clock cannot be trusted: health calls that come too soon are counted and not judged.
+	untimed bool
 	// overlay is a file as go build -overlay takes it: what galo's files are replaced by, so that a broken galo can be tried.
 	overlay string
 	// patience is galo's PATIENCE: short, so that both processors are paid at and a slip would be a second charge.
@@ -53,6 +55,7 @@ func parseFaultSettings(args []string, stderr io.Writer) (faultSettings, error) 
 	only := f.String("only", "", "kinds of faults to restrict the run to, with commas between: "+strings.Join(kindNames(), ", "))
 	f.StringVar(&s.json, "json", "", "file for the verdict in JSON")
 	f.BoolVar(&s.keep, "keep", false, "keep journals and logs")
+	f.BoolVar(&s.untimed, "untimed", false, "count what a machine that stalls can do, health calls that come too soon, and do not judge it")
 	f.StringVar(&s.overlay, "overlay", "", "build galo with these files replaced, as go build -overlay does: to see that a broken galo is found out")
 	f.DurationVar(&s.patience, "patience", 0, "PATIENCE of galo (default: from 500ms to 5s, by the seed)")
 	f.BoolVar(&s.race, "race", false, "build galo with the race detector")
@@ -266,7 +269,7 @@ func (r *faultRun) round(ctx context.Context, n int, p plannedRound) {
 		say: func(format string, args ...any) { fmt.Fprintf(log, r.clock()+" "+format+"\n", args...) }}
 	r.mid = nil
 	if p.purge.mid > 0 {
-		parts.Go(func() { r.mid = r.purgeAmid(whileItRuns, start.Add(p.purge.mid)) })
+		parts.Go(func() { r.mid = r.purgeAmid(whileItRuns, start.Add(p.purge.mid), p.purge.blind) })
 	} else {
 		parts.Go(func() { check.run(whileItRuns, start, checkFaultsEvery) })
 	}

@@ -18,7 +18,7 @@ import (
 
 const (
 	// All is well by then, or never: galo needs seconds, on a host that does a hundred other things perhaps a minute.
-	drainFaultsWithin = 4 * time.Minute
+	drainFaultsWithin = 3 * time.Minute
 	quietFor          = 2 * time.Second // nothing moves any more: what hung in a connection has come
 	edgesAsked        = 200             // windows with edges on, and a microsecond beside, payments
 	recordsAsked      = 6000            // of those paid since the last check, and of all before
@@ -61,7 +61,7 @@ func (r *faultRun) check(ctx context.Context, round int, last bool) error {
 func (r *faultRun) drain(ctx context.Context) (paid [processors][]written, drained bool, err error) {
 	shots, ends := asJudged(r.payments)
 	var quietSince time.Time
-	lastSum, why := -1, ""
+	lastSum, why, last := -1, "", ""
 	for until := time.Now().Add(drainFaultsWithin); ctx.Err() == nil && time.Now().Before(until); sleepCoarse(ctx, time.Now().Add(drainEvery)) {
 		sum := 0
 		for p := range paid {
@@ -81,7 +81,7 @@ func (r *faultRun) drain(ctx context.Context) (paid [processors][]written, drain
 		}
 		lastSum = sum
 		if why != "" {
-			quietSince = time.Time{}
+			quietSince, last = time.Time{}, why
 			continue
 		}
 		if quietSince.IsZero() {
@@ -92,7 +92,7 @@ func (r *faultRun) drain(ctx context.Context) (paid [processors][]written, drain
 		}
 		// The journal of an instance that is gone may have no owner for a moment: what is in it is nobody's pending payment.
 		if lost := r.unrejected(ctx, judge(shots, ends, paid).lost); len(lost) > 0 {
-			why = fmt.Sprintf("%d payments are neither paid nor rejected, such as %v", len(lost), sample(lost))
+			last = fmt.Sprintf("%d payments are neither paid nor rejected, such as %v", len(lost), sample(lost))
 			quietSince = time.Time{}
 			continue
 		}
@@ -101,7 +101,7 @@ func (r *faultRun) drain(ctx context.Context) (paid [processors][]written, drain
 	if ctx.Err() != nil {
 		return paid, false, fmt.Errorf("cannot finish the run: %w", context.Cause(ctx))
 	}
-	r.verdict.broken(holdsPending, fmt.Sprintf("not done within %v: %s", drainFaultsWithin, why))
+	r.verdict.broken(holdsPending, fmt.Sprintf("not done within %v: %s", drainFaultsWithin, last))
 	return paid, false, nil
 }
 

@@ -19,12 +19,15 @@ type purgePlan struct {
 	// mid is when in the round there is a purge before that one already, in the middle of load and faults; 0: none. Until the one
 	// after the round, sums are known within bounds only.
 	mid time.Duration
+	// blind has that one come whether or not Redis is there; else it waits until there are sums to compare with.
+	blind bool
 }
 
 const (
 	purgeSalt   = 0x7075726765
 	purgeOneIn  = 2
 	midOneRound = 3 // in every third round, the third one first
+	blindOneIn  = 3
 )
 
 // planPurge has one after the first round, so that short runs have one too, after every second one by lot, and one more in the
@@ -32,8 +35,8 @@ const (
 func planPurge(rng *rand.Rand, round int, length time.Duration) purgePlan {
 	p := purgePlan{at: rng.IntN(galoCount), down: rng.IntN(2) == 0, wipe: rng.IntN(2) == 0}
 	p.on = rng.IntN(purgeOneIn) == 0 || round == 0
-	if mid := evenly(rng, length/4, length*3/4); round%midOneRound == midOneRound-1 {
-		p.on, p.mid = true, mid
+	if mid, blind := evenly(rng, length/4, length*3/4), rng.IntN(blindOneIn) == 0; round%midOneRound == midOneRound-1 {
+		p.on, p.mid, p.blind = true, mid, blind
 	}
 	return p
 }
@@ -50,7 +53,7 @@ func (p purgePlan) String() string {
 		words = append(words, "and Redis wiped after it")
 	}
 	if p.mid > 0 {
-		words = append(words, fmt.Sprintf("and one in the middle of the round, at %.1f s", p.mid.Seconds()))
+		words = append(words, fmt.Sprintf("and one in the middle of the round, at %.1f s, blind: %v", p.mid.Seconds(), p.blind))
 	}
 	return strings.Join(words, ", ")
 }
@@ -67,13 +70,17 @@ type midPurge struct {
 
 // purgeAmid purges at its moment in a round. It is repeated until an instance takes it, which faults may put off; what is known
 // of it is nil when the round ended first without anybody having been asked.
-func (r *faultRun) purgeAmid(ctx context.Context, at time.Time) *midPurge {
+func (r *faultRun) purgeAmid(ctx context.Context, at time.Time, blind bool) *midPurge {
 	if !sleepCoarse(ctx, at) {
 		return nil
 	}
 	var m midPurge
-	if settled, err := r.rig.both.summary(ctx, always); err == nil {
-		m.settled = settled
+	for wait := true; wait; {
+		settled, err := r.rig.both.summary(ctx, always)
+		if err == nil {
+			m.settled = settled
+		}
+		wait = err != nil && !blind && sleepCoarse(ctx, time.Now().Add(drainEvery))
 	}
 	r.screen.say("%s begin purge in the middle of load, with %v settled", r.clock(), m.settled)
 	r.verdict.befell(purgeKind)

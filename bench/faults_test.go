@@ -181,6 +181,10 @@ func TestHealthIsJudgedByTheGap(t *testing.T) {
 	f(counted{TooSoon: 1, Closest: 4_900_000}, 10*time.Millisecond, false)
 	f(counted{TooSoon: 1, Closest: 4_900_000}, 50*time.Millisecond, true)
 	f(counted{TooSoon: 1, Closest: 1_000_000}, 200*time.Millisecond, false)
+	v := newFaultVerdict(faultSettings{untimed: true})
+	if v.health(onDefault, counted{TooSoon: 1, Closest: 1_000_000}, 0); !v.clean() {
+		t.Error("a clock that is not to be trusted is trusted")
+	}
 }
 
 func TestWindowsAreNarrowed(t *testing.T) {

@@ -74,13 +74,14 @@ type faultVerdict struct {
 	Notes     []string            `json:"notes,omitempty"`
 	Broken    map[string][]string `json:"broken,omitempty"`
 
-	mu sync.Mutex
+	mu      sync.Mutex
+	untimed bool
 }
 
 func newFaultVerdict(s faultSettings) *faultVerdict {
 	return &faultVerdict{
 		Seed: s.seed, Replay: s.replay(), Load: s.length.Seconds(), Statuses: make(map[int]int64), ByKind: make(map[string]int),
-		Broken: make(map[string][]string),
+		Broken: make(map[string][]string), untimed: s.untimed,
 	}
 }
 
@@ -153,7 +154,7 @@ func (v *faultVerdict) health(p int, c counted, stalled time.Duration) {
 	v.mu.Lock()
 	v.Processor[p], v.StalledMs = c, stalled.Milliseconds()
 	v.mu.Unlock()
-	if gap := time.Duration(c.Closest) * time.Microsecond; c.TooSoon > 0 && gap+2*stalled < healthWindow {
+	if gap := time.Duration(c.Closest) * time.Microsecond; c.TooSoon > 0 && gap+2*stalled < healthWindow && !v.untimed {
 		v.broken(holdsHealth, fmt.Sprintf("%s: %d calls came too soon, the closest %v after another", processorNames[p], c.TooSoon, gap))
 	}
 }

@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	stackAddress     = "http://127.0.0.1:9999"
+	stackHost        = "127.0.0.1:9999"
+	stackAddress     = "http://" + stackHost
 	processorNetwork = "payment-processor"
 	galoPrefix       = "galo" // of the services that are galo's instances
 )

@@ -55,6 +55,8 @@ func (r *stackRun) faults(ctx context.Context, result *stackVerdict) (err error)
 	}
 	d.patience, d.slow.Timeout = faultPatience, faultPatience
 	d.unserved = nil // what was asked before it was up
+	r.screen.say("asking for what can be reached through nginx, and for what cannot")
+	wrong := reach(ctx, stackHost, faultPatience)
 	f := &stackFaults{run: r, project: p, renamed: p, door: d}
 	f.renamed.files = append(slices.Clone(p.files), "bench/renamed.compose.yml")
 
@@ -64,7 +66,7 @@ func (r *stackRun) faults(ctx context.Context, result *stackVerdict) (err error)
 	if result.verdict, err = runStorm(ctx, d, r.storm, r.admins(), opts); err != nil {
 		return err
 	}
-	result.Crashes = append(result.Crashes, f.failed...)
+	result.Crashes = append(append(result.Crashes, wrong...), f.failed...)
 	result.Crashes = append(result.Crashes, unserved(&result.verdict, d.unserved)...)
 	if err := f.awaitNothingLeft(ctx); err != nil {
 		result.Crashes = append(result.Crashes, err.Error())
@@ -108,6 +110,7 @@ func (f *stackFaults) disturb(ctx context.Context, start time.Time, length time.
 		{"Redis killed", func(ctx context.Context) error { return f.killAndStart(ctx, "redis", faultAway) }},
 		{"NATS killed", func(ctx context.Context) error { return f.killAndStart(ctx, "nats", faultAway) }},
 		{"a rolling restart of both instances", f.rollingRestart},
+		{"a crowd of clients that ask for nothing, or a byte at a time", f.crowd},
 		{"an instance killed and its container made anew under another name", f.makeAnew},
 	}
 	for n, fault := range faults {
@@ -188,6 +191,15 @@ func (f *stackFaults) rollingRestart(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// crowd holds connections while the payments go on, until nginx has had enough of them.
+func (f *stackFaults) crowd(ctx context.Context) error {
+	left, err := crowd(ctx, stackHost)
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%d of %d connections without a request are kept", left, idleCrowd+slowCrowd)
+	}
+	return err
 }
 
 // makeAnew leaves a journal whose maker never comes back.
