@@ -37,7 +37,7 @@ func newProcessWorld(t *testing.T, program, url string) *processWorld {
 		t.Fatal(err)
 	}
 	w := &processWorld{books: newBooks(newFakeProcessor(t), newFakeProcessor(t)), t: t, program: program, dir: dir}
-	w.env = map[string]string{"REDIS_URL": url, "DATA_DIR": filepath.Join(dir, "data"), "PATIENCE": "0s", "LINGER": "0s", "SEND_TIMEOUT": "2s",
+	w.env = map[string]string{"REDIS_URL": url, "DATA_DIR": filepath.Join(dir, "data"), "PATIENCE": "0s", "LINGER": "0s", "SEND_TIMEOUT": "1m",
 		"PROCESSOR_DEFAULT_URL": w.def.server.URL, "PROCESSOR_FALLBACK_URL": w.fall.server.URL, "ALLOW_PURGE": "true", "MAX_PENDING": "8192"}
 	t.Cleanup(func() {
 		for _, p := range w.running {

@@ -11,6 +11,7 @@ import (
 func TestRedisOutOfReachOfOneInstance(t *testing.T) {
 	w, redis := newSharedWorld(t)
 	proxy := newCutProxy(t, strings.TrimPrefix(redis.url(), "redis://"))
+	w.env["SEND_TIMEOUT"] = patientSend
 	s := &storeScene{t: t, w: w, redis: redis, proxy: proxy, books: newBooks(w.def, w.fall)}
 	s.a = w.start(t, "INSTANCE", "a")
 	s.b = w.start(t, "INSTANCE", "b", "REDIS_URL", "redis://"+proxy.addr())

@@ -40,7 +40,7 @@ func (s *storeScene) sentOnce() {
 func newPurgeScene(t *testing.T) *storeScene {
 	w, redis := newSharedWorld(t)
 	s := &storeScene{t: t, w: w, redis: redis, books: newBooks(w.def, w.fall)}
-	s.a, s.b = w.startTwo(t)
+	s.a, s.b = w.startTwo(t, "SEND_TIMEOUT", patientSend)
 	return s
 }
 
@@ -71,7 +71,7 @@ func TestPurgeUnderLoadThenRedisIsWiped(t *testing.T) {
 	s.sentOnce()
 	s.expectEverywhere("when all have come again", s.books.sumFrom(history))
 	s.b.stopAll()
-	s.b = s.w.start(t, "INSTANCE", "b", "ROLE", "follower")
+	s.b = s.w.start(t, "INSTANCE", "b", "ROLE", "follower", "SEND_TIMEOUT", patientSend)
 	s.wipe()
 	s.expectEverywhere("after a restart and another wipe", s.books.sumFrom(history))
 }
@@ -132,7 +132,7 @@ func TestInstanceThatWasDownAtThePurgeComesBack(t *testing.T) {
 	}
 	s.w.def.behave(nil)
 	s.w.fall.behave(nil)
-	s.b = s.w.start(t, "INSTANCE", "b", "ROLE", "follower")
+	s.b = s.w.start(t, "INSTANCE", "b", "ROLE", "follower", "SEND_TIMEOUT", patientSend)
 	s.settled()
 	s.expectEverywhere("when it is back", s.books.sumFrom(40))
 	s.wipe()

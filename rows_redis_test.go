@@ -24,6 +24,9 @@ type storeFault struct {
 	away, silent bool
 }
 
+// patientSend is a SEND_TIMEOUT for tests that count attempts: however slow the machine is, no answer is given up.
+const patientSend = "1m"
+
 // storeScene is two instances on one Redis, which they reach through a proxy.
 type storeScene struct {
 	t     *testing.T
@@ -74,6 +77,7 @@ func newStoreScene(t *testing.T) *storeScene {
 	s.proxy = newCutProxy(t, strings.TrimPrefix(s.redis.url(), "redis://"))
 	w.env["REDIS_URL"] = "redis://" + s.proxy.addr()
 	w.env["NATS_URL"] = startNATS(t, -1).ClientURL()
+	w.env["SEND_TIMEOUT"] = patientSend
 	s.a, s.b = w.startTwo(t)
 	return s
 }

@@ -14,7 +14,7 @@ import (
 func TestOneIDAThousandTimesAtBothInstances(t *testing.T) {
 	w, redis := newSharedWorld(t)
 	proxy := &storeScene{t: t, w: w, redis: redis, books: newBooks(w.def, w.fall)}
-	a, b := w.startTwo(t)
+	a, b := w.startTwo(t, "SEND_TIMEOUT", patientSend)
 	proxy.a, proxy.b = a, b
 	hearEachOther(t, a, b)
 	arrived, gate := make(chan struct{}, 1), make(chan struct{})
@@ -82,7 +82,7 @@ func TestOneIDAThousandTimesAtBothInstances(t *testing.T) {
 func TestManyIDsWithTwoAmountsAtOnce(t *testing.T) {
 	w, redis := newSharedWorld(t)
 	s := &storeScene{t: t, w: w, redis: redis, books: newBooks(w.def, w.fall)}
-	s.a, s.b = w.startTwo(t)
+	s.a, s.b = w.startTwo(t, "SEND_TIMEOUT", patientSend)
 	hearEachOther(t, s.a, s.b)
 	const ids = 100
 	var both sync.WaitGroup
