@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 )
 
 // crashCase is one crash: a way that leads to a point, and the how manieth time there is the last.
@@ -200,7 +201,7 @@ func (p *galoProcess) meetsItsEnd() {
 	p.w.t.Helper()
 	p.postAll(1, 1+few)
 	n := uint64(1 + few)
-	eventually(p.w.t, p.name+" comes by the crash point", func() bool {
+	inTheEnd(p.w.t, p.name+" comes by the crash point", func() bool {
 		if p.alive() {
 			p.post(n, nthAmount(n))
 			n++
@@ -258,12 +259,26 @@ func unknownFirst(w *processWorld, armed string) {
 	plain(w, armed)
 }
 
-// landingLate has the first attempt written long after its instance has died, while the next one is at work already.
+// landingLate has what was out written only after its instance has died, and the first of it later still: when the next attempt is at
+// work already, and has been refused. Whoever sends it elsewhere then pays twice.
 func landingLate(w *processWorld, armed string) {
-	died := make(chan struct{})
-	w.firstAttempt(func(f *fakeProcessor, rw http.ResponseWriter, p fakePayment) {
+	died, first := make(chan struct{}), nthID(1).String()
+	w.def.behave(func(rw http.ResponseWriter, p fakePayment, _ func()) bool {
+		switch _, landed := w.def.has(p.ID); {
+		case landed:
+			return false
+		case w.def.attempts(p.ID) > 1 && p.ID == first:
+			rw.WriteHeader(http.StatusInternalServerError)
+			return true
+		case w.def.attempts(p.ID) > 1:
+			return false
+		}
 		<-died
-		f.bookOnce(p)
+		for deadline := time.Now().Add(patient); p.ID == first && w.def.attempts(p.ID) == 1 && time.Now().Before(deadline); {
+			<-time.After(time.Millisecond)
+		}
+		w.def.bookOnce(p)
+		return true
 	})
 	defer close(died)
 	plain(w, armed)

@@ -23,7 +23,7 @@ func purging(w *processWorld, armed string) {
 	p.postAll(1, 1+purgedHistory)
 	w.finishes(p)
 	p.postAll(1+purgedHistory, 1+purgedHistory+few)
-	eventually(w.t, "a purge ends the process", func() bool {
+	inTheEnd(w.t, "a purge ends the process", func() bool {
 		p.call("POST", "galo", "/purge-payments", "")
 		return !p.alive()
 	})
@@ -37,7 +37,7 @@ func (w *processWorld) recoversFromAPurge(survivor string) {
 	before, hidden := w.sum(), wantSummary(0, "0.00", 0, "0.00")
 	p := w.start(survivor)
 	var now string
-	eventually(w.t, "every journal has an owner", func() bool {
+	inTheEnd(w.t, "every journal has an owner", func() bool {
 		now = w.wholeSummary(p)
 		if now != before && now != hidden {
 			w.t.Fatalf("the summary after a broken purge is %s: neither all (%s) nor nothing", now, before)
@@ -87,7 +87,7 @@ func (w *processWorld) recoversFromAPurge(survivor string) {
 // wholeSummary is the sum of everything, as soon as it is told.
 func (w *processWorld) wholeSummary(p *galoProcess) (body string) {
 	w.t.Helper()
-	eventually(w.t, p.name+" gives a summary", func() bool {
+	inTheEnd(w.t, p.name+" gives a summary", func() bool {
 		var status int
 		status, body = p.get("galo", "/payments-summary")
 		return status == http.StatusOK

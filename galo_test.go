@@ -200,6 +200,8 @@ func serve(t testing.TB, g *galo) *testGalo {
 // stopAll stops the instance in order; a second call does nothing.
 func (g *testGalo) stopAll() {
 	g.once.Do(func() {
+		// The client may have dialled more connections than it had requests for; a stop would wait for a first one on each.
+		http.DefaultClient.CloseIdleConnections()
 		if err := g.galo.stop(5 * time.Second); err != nil {
 			g.t.Errorf("stop: %v", err)
 		}

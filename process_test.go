@@ -37,7 +37,7 @@ func newProcessWorld(t *testing.T, program, url string) *processWorld {
 		t.Fatal(err)
 	}
 	w := &processWorld{books: newBooks(newFakeProcessor(t), newFakeProcessor(t)), t: t, program: program, dir: dir}
-	w.env = map[string]string{"REDIS_URL": url, "DATA_DIR": filepath.Join(dir, "data"), "PATIENCE": "0s", "LINGER": "0s", "SEND_TIMEOUT": "2s",
+	w.env = map[string]string{"REDIS_URL": url, "DATA_DIR": filepath.Join(dir, "data"), "PATIENCE": "0s", "LINGER": "0s", "SEND_TIMEOUT": "1m",
 		"PROCESSOR_DEFAULT_URL": w.def.server.URL, "PROCESSOR_FALLBACK_URL": w.fall.server.URL, "ALLOW_PURGE": "true", "MAX_PENDING": "8192"}
 	t.Cleanup(func() {
 		for _, p := range w.running {
@@ -83,7 +83,7 @@ func (w *processWorld) start(name string, settings ...string) *galoProcess {
 		close(p.ended)
 	}()
 	// The host part of the address chooses the socket.
-	p.client = &http.Client{Timeout: patient, Transport: &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+	p.client = &http.Client{Timeout: lastPatience, Transport: &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 		path := socket
 		if strings.HasPrefix(addr, "admin") {
 			path += ".admin"
@@ -131,7 +131,7 @@ func (p *galoProcess) dies() {
 	p.w.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(patient):
+	case <-time.After(lastPatience):
 		p.w.t.Fatalf("%s never came by the crash point", p.name)
 	}
 	if status := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
@@ -220,7 +220,7 @@ func (p *galoProcess) metric(name string) float64 {
 // finishes waits until nothing is pending at any of the instances, and every journal in the folder is one of theirs.
 func (w *processWorld) finishes(instances ...*galoProcess) {
 	w.t.Helper()
-	eventually(w.t, "every journal has an owner, and nothing is pending in it", func() bool {
+	inTheEnd(w.t, "every journal has an owner, and nothing is pending in it", func() bool {
 		journals, err := filepath.Glob(filepath.Join(w.dir, "data", "*"+journalSuffix))
 		if err != nil {
 			w.t.Fatal(err)

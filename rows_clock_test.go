@@ -65,11 +65,11 @@ func TestPatienceDoesNotFollowTheWallClock(t *testing.T) {
 	w.def.behave(refusing)
 	p := w.start("one", "PATIENCE", "1h")
 	p.postAll(0, 5)
-	eventually(t, "they are tried", func() bool { return attemptsOf(w.def) > 0 })
+	inTheEnd(t, "they are tried", func() bool { return attemptsOf(w.def) > 0 })
 	step(3 * time.Hour)
 	p.postAll(5, 10)
 	tries := attemptsOf(w.def)
-	eventually(t, "they are tried again", func() bool { return attemptsOf(w.def) > tries })
+	inTheEnd(t, "they are tried again", func() bool { return attemptsOf(w.def) > tries })
 	if n := attemptsOf(w.fall); n != 0 {
 		t.Errorf("%d attempts at the dearer one: an hour has not passed", n)
 	}
@@ -86,13 +86,13 @@ func TestPatienceDoesNotFollowTheWallClock(t *testing.T) {
 // pinned, and wait for theirs.
 func (w *processWorld) goesToTheDearer(p *galoProcess, all int) {
 	w.t.Helper()
-	eventually(w.t, "the dearer one has them", func() bool {
+	inTheEnd(w.t, "the dearer one has them", func() bool {
 		n := w.fall.count()
 		return n > 0 && n+int(p.metric("galo_pinned")) == all
 	})
 	w.def.behave(nil)
 	more := uint64(all)
-	eventually(w.t, "the cheaper one is open again", func() bool {
+	inTheEnd(w.t, "the cheaper one is open again", func() bool {
 		p.postAll(more, more+1)
 		more++
 		return w.def.count() > 0
@@ -107,7 +107,7 @@ func TestRestartAfterAStepBackWaitsNoLonger(t *testing.T) {
 	w.def.behave(refusing)
 	p := w.start("one", "PATIENCE", "1h")
 	p.postAll(0, 5)
-	eventually(t, "the cheaper one has refused", func() bool { return attemptsOf(w.def) >= 2 })
+	inTheEnd(t, "the cheaper one has refused", func() bool { return attemptsOf(w.def) >= 2 })
 	p.postAll(5, 10)
 	p.kill()
 	step(-2 * time.Hour)

@@ -83,14 +83,14 @@ func TestInstanceGoneForGood(t *testing.T) {
 	w.fall.behave(refusing)
 	a.postAll(20, 40)
 	a.kill()
-	eventually(t, "the other one takes its journal over", func() bool { return b.metric("galo_journals") == 2 })
+	inTheEnd(t, "the other one takes its journal over", func() bool { return b.metric("galo_journals") == 2 })
 	back := w.start("a")
-	eventually(t, "it is back", func() bool { return back.metric("galo_journals") == 1 })
+	inTheEnd(t, "it is back", func() bool { return back.metric("galo_journals") == 1 })
 	w.onlyOwners(back, b)
 	back.postAll(30, 50) // some of them are with the other one
 	b.kill()
 	anew := w.start("c")
-	eventually(t, "its journals are taken over", func() bool { return back.metric("galo_journals")+anew.metric("galo_journals") == 4 })
+	inTheEnd(t, "its journals are taken over", func() bool { return back.metric("galo_journals")+anew.metric("galo_journals") == 4 })
 	w.onlyOwners(back, anew)
 	open()
 	anew.postAll(50, 60)
@@ -181,7 +181,7 @@ func TestNothingIsClaimedBeforeEveryJournalHasReported(t *testing.T) {
 	b.stop()
 	do(t, rawConn(t, redis.url()), "FLUSHALL")
 	a.postAll(0, 60) // the first of them are paid, and only the one that hangs knows it
-	eventually(t, "it notices that Redis is new", func() bool { return a.metric("galo_store_ready") == 0 })
+	inTheEnd(t, "it notices that Redis is new", func() bool { return a.metric("galo_store_ready") == 0 })
 	for range 20 {
 		if status, body := a.get("galo", "/payments-summary"); status != http.StatusServiceUnavailable {
 			t.Fatalf("a summary before all have reported: %d %s", status, body)

@@ -11,19 +11,20 @@ import (
 func TestRedisOutOfReachOfOneInstance(t *testing.T) {
 	w, redis := newSharedWorld(t)
 	proxy := newCutProxy(t, strings.TrimPrefix(redis.url(), "redis://"))
+	w.env["SEND_TIMEOUT"] = patientSend
 	s := &storeScene{t: t, w: w, redis: redis, proxy: proxy, books: newBooks(w.def, w.fall)}
 	s.a = w.start(t, "INSTANCE", "a")
 	s.b = w.start(t, "INSTANCE", "b", "REDIS_URL", "redis://"+proxy.addr())
 	s.postAtBoth(0, 20)
 	s.settled()
 	proxy.block()
-	eventually(t, "one of them gives no summary", func() bool { status, _ := s.b.get("/payments-summary"); return status == http.StatusServiceUnavailable })
+	inTheEnd(t, "one of them gives no summary", func() bool { status, _ := s.b.get("/payments-summary"); return status == http.StatusServiceUnavailable })
 	s.postAtBoth(10, 60)
 	for n := uint64(100); n < 120; n++ { // these reach only the one that can pay nothing
 		s.b.accepted(nthID(n), "1.00")
 		s.books.promise(nthID(n), 100)
 	}
-	eventually(t, "the other one pays", func() bool { return s.a.ledger.pending.Load() == 0 && w.def.count()+w.fall.count() == 60 })
+	inTheEnd(t, "the other one pays", func() bool { return s.a.ledger.pending.Load() == 0 && w.def.count()+w.fall.count() == 60 })
 	if got, want := s.a.summary(""), s.books.sum(); got != want {
 		t.Errorf("summary %s, want %s", got, want)
 	}
@@ -61,7 +62,7 @@ func TestNATSKilledAndStartedAgain(t *testing.T) {
 	s.postAtBoth(0, 20)
 	port := nats.Addr().(*net.TCPAddr).Port
 	stopNATS(nats)
-	eventually(t, "both notice", func() bool { return !s.a.bus.connected() && !s.b.bus.connected() })
+	inTheEnd(t, "both notice", func() bool { return !s.a.bus.connected() && !s.b.bus.connected() })
 	s.goesOnWithoutEars(20, 40)
 	startNATS(t, port)
 	hearEachOther(t, s.a, s.b)
@@ -79,7 +80,7 @@ func TestNATSOutOfReachOfOneInstance(t *testing.T) {
 	s.b = w.start(t, "INSTANCE", "b", "ROLE", "follower", "NATS_URL", "nats://"+proxy.addr())
 	hearEachOther(t, s.a, s.b)
 	proxy.block()
-	eventually(t, "it notices", func() bool { return !s.b.bus.connected() })
+	inTheEnd(t, "it notices", func() bool { return !s.b.bus.connected() })
 	s.goesOnWithoutEars(0, 20)
 	proxy.heal()
 	hearEachOther(t, s.a, s.b)

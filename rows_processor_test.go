@@ -123,7 +123,7 @@ func TestEveryOutcomeOfTheTable(t *testing.T) {
 		g.accepted(nthID(n), string(nthAmount(n).appendDecimal(nil)))
 		b.promise(nthID(n), nthAmount(n))
 	}
-	eventually(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
+	inTheEnd(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
 	b.audit(t, nil, map[string]asking{"one": g.get})
 }
 
@@ -173,7 +173,7 @@ func TestUnknownThenAnythingThenTheFirstOneLands(t *testing.T) {
 	for posted < pinned {
 		post()
 	}
-	eventually(t, "all of them were tried again", func() bool {
+	inTheEnd(t, "all of them were tried again", func() bool {
 		post() // one that is paid opens the processor again, which the refusals close
 		for n := range uint64(pinned) {
 			if w.def.attempts(nthID(n).String()) < tries {
@@ -182,7 +182,7 @@ func TestUnknownThenAnythingThenTheFirstOneLands(t *testing.T) {
 		}
 		return true
 	})
-	eventually(t, "all others are paid and settled", func() bool { return g.ledger.pending.Load() == pinned })
+	inTheEnd(t, "all others are paid and settled", func() bool { return g.ledger.pending.Load() == pinned })
 	for n := range uint64(pinned) {
 		if s := g.state(nthID(n)); s != "pinned default" {
 			t.Errorf("payment %d is %s", n, s)
@@ -193,7 +193,7 @@ func TestUnknownThenAnythingThenTheFirstOneLands(t *testing.T) {
 		w.def.bookOnce(p)
 	}
 	mu.Unlock()
-	eventually(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
+	inTheEnd(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
 	b.audit(t, nil, map[string]asking{"one": g.get})
 }
 
@@ -282,10 +282,10 @@ func TestProcessorInTrouble(t *testing.T) {
 				g.accepted(nthID(n), string(nthAmount(n).appendDecimal(nil)))
 				b.promise(nthID(n), nthAmount(n))
 			}
-			eventually(t, "the trouble is met", func() bool { return attemptsOf(w.def)+attemptsOf(w.fall) >= 12 })
+			inTheEnd(t, "the trouble is met", func() bool { return attemptsOf(w.def)+attemptsOf(w.fall) >= 12 })
 			behave(w.def, false)
 			behave(w.fall, false)
-			eventually(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
+			inTheEnd(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
 			b.audit(t, nil, map[string]asking{"one": g.get})
 		})
 	}
@@ -315,7 +315,7 @@ func TestProcessorThatRefusesConnections(t *testing.T) {
 		g.accepted(nthID(n), string(nthAmount(n).appendDecimal(nil)))
 		b.promise(nthID(n), nthAmount(n))
 	}
-	eventually(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
+	inTheEnd(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
 	if n := w.fall.count(); n != 50 {
 		t.Errorf("%d are at the one that listens", n)
 	}

@@ -12,7 +12,7 @@ func (s *storeScene) purge() {
 	if status, body, _ := s.a.do("POST", "/purge-payments", ""); status != http.StatusOK {
 		s.t.Fatalf("purge: %d %s", status, body)
 	}
-	eventually(s.t, "the other one follows", func() bool { return s.b.settler.mark() == s.a.settler.mark() })
+	inTheEnd(s.t, "the other one follows", func() bool { return s.b.settler.mark() == s.a.settler.mark() })
 }
 
 func (s *storeScene) wipe() { do(s.t, rawConn(s.t, s.redis.url()), "FLUSHALL") }
@@ -40,7 +40,7 @@ func (s *storeScene) sentOnce() {
 func newPurgeScene(t *testing.T) *storeScene {
 	w, redis := newSharedWorld(t)
 	s := &storeScene{t: t, w: w, redis: redis, books: newBooks(w.def, w.fall)}
-	s.a, s.b = w.startTwo(t)
+	s.a, s.b = w.startTwo(t, "SEND_TIMEOUT", patientSend)
 	return s
 }
 
@@ -57,7 +57,7 @@ func TestPurgeUnderLoadThenRedisIsWiped(t *testing.T) {
 	t.Cleanup(open)
 	s.w.def.behave(func(http.ResponseWriter, fakePayment, func()) bool { <-gate; return false })
 	s.postAtBoth(history, onTheWay)
-	eventually(t, "they are on their way", func() bool { return attemptsOf(s.w.def) == onTheWay })
+	inTheEnd(t, "they are on their way", func() bool { return attemptsOf(s.w.def) == onTheWay })
 	s.purge()
 	s.expectEverywhere("while some are on their way", wantSummary(0, "0.00", 0, "0.00"))
 	open()
@@ -71,7 +71,7 @@ func TestPurgeUnderLoadThenRedisIsWiped(t *testing.T) {
 	s.sentOnce()
 	s.expectEverywhere("when all have come again", s.books.sumFrom(history))
 	s.b.stopAll()
-	s.b = s.w.start(t, "INSTANCE", "b", "ROLE", "follower")
+	s.b = s.w.start(t, "INSTANCE", "b", "ROLE", "follower", "SEND_TIMEOUT", patientSend)
 	s.wipe()
 	s.expectEverywhere("after a restart and another wipe", s.books.sumFrom(history))
 }
@@ -132,7 +132,7 @@ func TestInstanceThatWasDownAtThePurgeComesBack(t *testing.T) {
 	}
 	s.w.def.behave(nil)
 	s.w.fall.behave(nil)
-	s.b = s.w.start(t, "INSTANCE", "b", "ROLE", "follower")
+	s.b = s.w.start(t, "INSTANCE", "b", "ROLE", "follower", "SEND_TIMEOUT", patientSend)
 	s.settled()
 	s.expectEverywhere("when it is back", s.books.sumFrom(40))
 	s.wipe()

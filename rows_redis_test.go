@@ -24,6 +24,9 @@ type storeFault struct {
 	away, silent bool
 }
 
+// patientSend is a SEND_TIMEOUT for tests that count attempts: however slow the machine is, no answer is given up.
+const patientSend = "1m"
+
 // storeScene is two instances on one Redis, which they reach through a proxy.
 type storeScene struct {
 	t     *testing.T
@@ -74,6 +77,7 @@ func newStoreScene(t *testing.T) *storeScene {
 	s.proxy = newCutProxy(t, strings.TrimPrefix(s.redis.url(), "redis://"))
 	w.env["REDIS_URL"] = "redis://" + s.proxy.addr()
 	w.env["NATS_URL"] = startNATS(t, -1).ClientURL()
+	w.env["SEND_TIMEOUT"] = patientSend
 	s.a, s.b = w.startTwo(t)
 	return s
 }
@@ -132,7 +136,7 @@ func (s *storeScene) postAtBoth(from, to uint64) {
 
 func (s *storeScene) settled() {
 	s.t.Helper()
-	eventually(s.t, "nothing is pending at either instance", func() bool {
+	inTheEnd(s.t, "nothing is pending at either instance", func() bool {
 		return s.a.ledger.pending.Load() == 0 && s.b.ledger.pending.Load() == 0 && s.a.life.present() != "" && s.b.life.present() != ""
 	})
 }
@@ -198,7 +202,7 @@ func (s *storeScene) watchSummaries() *summaryWatch {
 func (w *summaryWatch) await(t *testing.T, same *atomic.Int64) {
 	t.Helper()
 	const often = 4
-	eventually(t, "summaries are all given, or all refused", func() bool { return same.Load() >= often })
+	inTheEnd(t, "summaries are all given, or all refused", func() bool { return same.Load() >= often })
 }
 
 func (w *summaryWatch) stop() {

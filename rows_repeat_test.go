@@ -14,7 +14,7 @@ import (
 func TestOneIDAThousandTimesAtBothInstances(t *testing.T) {
 	w, redis := newSharedWorld(t)
 	proxy := &storeScene{t: t, w: w, redis: redis, books: newBooks(w.def, w.fall)}
-	a, b := w.startTwo(t)
+	a, b := w.startTwo(t, "SEND_TIMEOUT", patientSend)
 	proxy.a, proxy.b = a, b
 	hearEachOther(t, a, b)
 	arrived, gate := make(chan struct{}, 1), make(chan struct{})
@@ -82,7 +82,7 @@ func TestOneIDAThousandTimesAtBothInstances(t *testing.T) {
 func TestManyIDsWithTwoAmountsAtOnce(t *testing.T) {
 	w, redis := newSharedWorld(t)
 	s := &storeScene{t: t, w: w, redis: redis, books: newBooks(w.def, w.fall)}
-	s.a, s.b = w.startTwo(t)
+	s.a, s.b = w.startTwo(t, "SEND_TIMEOUT", patientSend)
 	hearEachOther(t, s.a, s.b)
 	const ids = 100
 	var both sync.WaitGroup
@@ -111,7 +111,7 @@ func TestManyIDsWithTwoAmountsAtOnce(t *testing.T) {
 		paid, _ := s.books.bookedAt(id)
 		want := fmt.Sprintf(`"conflict":{"amount":%s}`, (nthAmount(n) + nthAmount(n) + 1 - centsOf(paid.Amount)).appendDecimal(nil))
 		for _, g := range []*testGalo{s.a, s.b} {
-			eventually(t, "the conflict is shown", func() bool { _, body := g.get("/payments/" + id.String()); return strings.Contains(body, want) })
+			inTheEnd(t, "the conflict is shown", func() bool { _, body := g.get("/payments/" + id.String()); return strings.Contains(body, want) })
 		}
 	}
 	s.books.audit(t, nil, map[string]asking{"a": s.a.get, "b": s.b.get})
