@@ -262,7 +262,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "pays both amounts that came under one id",
-		file: "worker.go", model: true, tests: "TestTwoAmountsAtTwoInstancesAreAConflict",
+		file: "worker.go", model: true,
 		edits: []edit{{`		case claimWon:
 `, `		case claimWon, claimHeld:
 `}, {`		case claimHeld, claimFinal:
