@@ -118,6 +118,7 @@ var (
 )
 
 func (k *storeLink) token() lifeToken {
+	k.in.step("before a look at the life")
 	k.in.w.mu.Lock()
 	defer k.in.w.mu.Unlock()
 	return k.current

@@ -12,9 +12,13 @@ import (
 )
 
 var (
-	modelSchedules = flag.Int("schedules", 300, "how many random schedules the model of the protocol plays")
+	modelSchedules = flag.Int("schedules", modelDefault, "how many random schedules the model of the protocol plays")
 	modelSeed      = flag.Uint64("seed", 0, "play only the model's schedule with this seed, and tell what happens in it")
 )
+
+// modelDefault is fewer with segments of the usual size: to map and to scan them takes nearly all of a schedule's time. Hundreds
+// and thousands are for go test -tags smallsegments.
+const modelDefault = min(300, max(100, 10_000/segmentSlots))
 
 // TestProtocolHoldsUnderRandomSchedules plays random schedules of payments, crashes and faults against the real parts of two or
 // three instances in virtual time. What has to hold is in model_check_test.go: it is looked at at every send and every claim, and

@@ -51,8 +51,16 @@ var mutants = []mutant{
 		name: "answers before the payment is in the journal",
 		file: "journal.go", model: true,
 		edits: []edit{
-			{`	s.word.Store(uint64(accepted)) // published: from here on a crash does not lose it
-`, `	time.AfterFunc(100*time.Microsecond, func() { s.word.Store(uint64(accepted)) })
+			{`	s.seq, s.id, s.amount, s.acceptedAt = seq, *id, amount, acceptedAt
+	s.sum = s.checksum(j.seed)
+	accepted := word(0).with(slotAccepted)
+	s.word.Store(uint64(accepted)) // published: from here on a crash does not lose it
+`, `	accepted, copied := word(0).with(slotAccepted), *id
+	time.AfterFunc(100*time.Microsecond, func() {
+		s.seq, s.id, s.amount, s.acceptedAt = seq, copied, amount, acceptedAt
+		s.sum = s.checksum(j.seed)
+		s.word.Store(uint64(accepted))
+	})
 `},
 			{`	"sync/atomic"
 `, `	"sync/atomic"
@@ -141,7 +149,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "journals an attempt as sent before it looks at the life",
-		file: "worker.go", model: true,
+		file: "worker.go", tests: "TestAttemptIsSentOnlyAfterTheLookAtTheLife",
 		edits: []edit{{`	v, ok := p.ledger.leaving(v, pm.processor, nowMicros())
 `, `	v, ok := p.ledger.sent(v, pm.processor, nowMicros())
 `}},
@@ -254,7 +262,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "pays both amounts that came under one id",
-		file: "worker.go", model: true, tests: "TestTwoAmountsAtTwoInstancesAreAConflict",
+		file: "worker.go", model: true,
 		edits: []edit{{`		case claimWon:
 `, `		case claimWon, claimHeld:
 `}, {`		case claimHeld, claimFinal:
