@@ -38,6 +38,8 @@ func FuzzBusMessages(f *testing.F) {
 		`{"v":1,"instance":"two","mark":18446744073709551615}`, `{"v":1,"instance":"two","id":"` + id + `"}`,
 		`{"v":1,"instance":"two","journals":["a"],"payment":{"id":"` + id + `","cents":1990,"state":"sent","processor":"default","requestedAt":-9223372036854775808}}`,
 		`{"v":1,"journals":null,"payment":{"id":"` + id + `","cents":1,"state":"sent\",\"x\":\"","processor":"\r\n"}}`,
+		`{"v":1,"payment":{"id":"` + id + `","cents":1,"state":"sent\",\"settledBy\":\"me","processor":"default"}}`,
+		`{"v":1,"payment":{"id":"` + id + `","cents":1,"state":"sent","processor":"default\",\"settledBy\":\"me"}}`,
 		`{"v":2}`, `{`, ``, `null`, `[]`, "\x00\xff", `{"v":1,"processor":255}`, `{"v":1,"processor":-1}`, `{"v":1.0,"mark":1e3}`,
 	} {
 		f.Add([]byte(text))
@@ -57,6 +59,9 @@ func FuzzBusMessages(f *testing.F) {
 			}
 			if heard[subject] > 0 {
 				sayAgain(t, b, subject, hear, reports)
+				if subject != subjectAsk && heard[subject] != 2 {
+					t.Errorf("%s: what was heard is foreign when it is said again: %q", subject, data)
+				}
 			}
 		}
 		hearAnyAnswer(t, b, data)
