@@ -17,8 +17,12 @@ func newClock() *clock {
 
 func (c *clock) now() micros { return c.base + micros(time.Since(c.start).Microseconds()) }
 
-// since is how long ago an instant of this clock was. An instant from before a restart may lie in the future, if the wall
-// clock was stepped back meanwhile: that counts as no time.
+// since is how long ago an instant of this clock was. One that lies ahead is from before a restart, and the wall clock was stepped
+// back meanwhile: it counts as the start, so that nothing waits longer than if it had been accepted then.
 func (c *clock) since(t micros) time.Duration {
-	return max(0, time.Duration(c.now()-t)*time.Microsecond)
+	now := c.now()
+	if t > now {
+		t = c.base
+	}
+	return time.Duration(now-t) * time.Microsecond
 }

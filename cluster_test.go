@@ -182,6 +182,94 @@ func TestPurgeDoesNotHideWhatWasPaid(t *testing.T) {
 	}
 }
 
+// TestPurgedIDStaysTaken: it was paid, so it is never paid again, through whatever instance it comes, and although the processor
+// that has it fails: neither after the purge nor after Redis was wiped and filled again.
+func TestPurgedIDStaysTaken(t *testing.T) {
+	w, redis := newSharedWorld(t)
+	a, b := w.startTwo(t, "PATIENCE", "0s")
+	paid, rejected := nthID(1), nthID(2)
+	a.accepted(paid, "1.00")
+	a.becomes(paid, "settled default")
+	w.def.behave(func(rw http.ResponseWriter, _ fakePayment, _ func()) bool { rw.WriteHeader(400); return true })
+	a.accepted(rejected, "1.00")
+	a.becomes(rejected, "rejected")
+	if status, body, _ := a.do("POST", "/purge-payments", ""); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	eventually(t, "b follows the purge", func() bool { return b.settler.mark() == a.settler.mark() })
+	w.def.behave(func(rw http.ResponseWriter, _ fakePayment, _ func()) bool { rw.WriteHeader(500); return true })
+	comesAgain := func(when string) {
+		t.Helper()
+		for _, id := range []paymentID{paid, rejected} {
+			if s := a.state(id); s != "404" {
+				t.Errorf("%s: %s", when, s)
+			}
+			a.accepted(id, "1.00")
+			b.accepted(id, "1.00")
+		}
+		eventually(t, "nothing is pending", func() bool { return a.ledger.pending.Load()+b.ledger.pending.Load() == 0 })
+		for _, id := range []paymentID{paid, rejected} {
+			if n := w.fall.attempts(id.String()); n != 0 {
+				t.Errorf("%s: %d attempts at the other processor", when, n)
+			}
+		}
+		eventually(t, "there is an empty summary", func() bool { return a.summary("") == wantSummary(0, "0.00", 0, "0.00") })
+	}
+	comesAgain("after the purge")
+	do(t, rawConn(t, redis.url()), "FLUSHALL")
+	b.stopAll()
+	b = w.start(t, "INSTANCE", "c", "PATIENCE", "0s") // knows nothing of either id but what Redis knows
+	eventually(t, "the store is ready", func() bool { return a.life.present() != "" && a.life.present() == b.life.present() })
+	comesAgain("after Redis was wiped")
+}
+
+// TestSummaryIsRefusedWhileNothingCanBeSettled: Redis answers and takes nothing, so it lacks what was paid.
+func TestSummaryIsRefusedWhileNothingCanBeSettled(t *testing.T) {
+	w, redis := newSharedWorld(t)
+	answer := make(chan struct{})
+	w.def.behave(func(rw http.ResponseWriter, p fakePayment, write func()) bool {
+		<-answer
+		return false
+	})
+	g, other := w.startTwo(t)
+	g.accepted(nthID(1), "1.00")
+	eventually(t, "it is on its way", func() bool { return w.def.attempts(nthID(1).String()) == 1 })
+	conn := rawConn(t, redis.url())
+	do(t, conn, "CONFIG", "SET", "maxmemory", "1")
+	close(answer)
+	for _, one := range []*testGalo{g, other} {
+		eventually(t, "summaries are refused", func() bool { status, _, _ := one.do("GET", "/payments-summary", ""); return status == 503 })
+	}
+	g.accepted(nthID(2), "1.00")
+	do(t, conn, "CONFIG", "SET", "maxmemory", "0")
+	g.becomes(nthID(1), "settled default")
+	g.becomes(nthID(2), "settled default")
+	for _, one := range []*testGalo{g, other} {
+		eventually(t, "summaries are whole", func() bool { return one.summary("") == wantSummary(2, "2.00", 0, "0.00") })
+	}
+}
+
+// TestClaimThatComesBackIsTakenUp: a slot had lost its claim, and an older copy of Redis says that it is the owner. All others
+// have lost theirs to it by that, so it has to pay.
+func TestClaimThatComesBackIsTakenUp(t *testing.T) {
+	w, _ := newSharedWorld(t)
+	g := w.start(t)
+	token, ok := g.life.await(t.Context())
+	if !ok {
+		t.Fatal("no life")
+	}
+	id := nthID(1)
+	r, _ := g.ledger.accept(&id, 100)
+	v, _ := g.ledger.read(r)
+	v = must(t)(g.ledger.become(v, slotElsewhere))
+	var answers [1]claimAnswer
+	if err := g.store.claim(t.Context(), token, false, []claim{g.ledger.claimOf(v)}, answers[:]); err != nil || answers[0].kind != claimWon {
+		t.Fatalf("%+v, %v", answers, err)
+	}
+	g.elsewhere.add(r)
+	g.becomes(id, "settled default")
+}
+
 // TestProgressIsOnlyOfJournalsThatWereReplayed: else Redis would say that it has what it lacks.
 func TestProgressIsOnlyOfJournalsThatWereReplayed(t *testing.T) {
 	l, _ := openTestLedger(t, t.TempDir())

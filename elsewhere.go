@@ -9,8 +9,12 @@ import (
 
 // elsewhere keeps the slots that lost the claim on their id to another slot, until that one's payment is final: the same id
 // reached two instances, or came again after its slot had left the index. They are never sent from here; the winner's journal answers for the payment.
+//
+// The claim may come to one of them all the same: an older copy of the store may have it as the owner that it once was. Then
+// the slot is accepted again, for nobody else will pay.
 type elsewhere struct {
 	ledger *ledger
+	feeder *feeder
 	store  interface {
 		records(ctx context.Context, ids []paymentID, out []foundRecord) error
 		noteConflicts(ctx context.Context, notes []conflictNote) error
@@ -81,13 +85,17 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 	var notes []conflictNote
 	for i, v := range views {
 		switch f := found[i]; {
+		case f.found && f.state == recordClaimed && f.journal == e.ledger.journal(v.ref).id.String() && f.seq == v.ref.seq():
+			if v, ok := e.ledger.become(v, slotAccepted); ok {
+				e.feeder.add(v.ref)
+			}
 		case f.found && f.state == recordClaimed:
 			left = append(left, v.ref)
 		case f.found && f.amount != v.amount:
 			conflicting, notes = append(conflicting, v), append(notes, conflictNote{v.id, v.amount})
 		default:
-			// Final under the same amount; or gone: a claim never expires, so the winner was final, and is forgotten
-			// by a purge or by age.
+			// Final under the same amount, hidden by a purge or not; or gone: a claim never expires, so the winner was
+			// final, and is forgotten by age.
 			e.ledger.become(v, slotDuplicate)
 		}
 	}

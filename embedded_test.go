@@ -19,7 +19,7 @@ func TestEmbeddedStoreServesUntilItIsStopped(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	stop()
-	if err := s.settle(t.Context(), token, 0, []settlement{one}, nil); err == nil {
+	if _, err := s.settle(t.Context(), token, 0, []settlement{one}, nil); err == nil {
 		t.Error("settled in a store that is stopped")
 	}
 }

@@ -72,7 +72,7 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 	}
 	var found [1]foundRecord
 	storeErr := f.store.records(ctx, []paymentID{id}, found[:])
-	if storeErr == nil && found[0].found && found[0].state != recordClaimed {
+	if storeErr == nil && found[0].found && !found[0].hidden && found[0].state != recordClaimed {
 		p := paymentOf(found[0].record)
 		var err error
 		p.conflicting, err = f.store.conflictOf(ctx, id)
@@ -83,7 +83,10 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 			return p, nil
 		}
 	}
-	answers := f.bus.ask(ctx, id, f.covered)
+	var answers []answer
+	if !f.covered(nil) { // or nobody is there to answer, and asking would take all the time there is
+		answers = f.bus.ask(ctx, id, f.covered)
+	}
 	for _, a := range answers {
 		if a.known {
 			return a.payment, nil
@@ -94,7 +97,7 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 		return payment{}, storeErr
 	case !f.covered(answers):
 		return payment{}, errSilent // its journal alone knows how it stands
-	case found[0].found: // settled since we asked, or it is about to be
+	case found[0].found && !found[0].hidden: // settled since we asked, or it is about to be
 		return paymentOf(found[0].record), nil
 	}
 	return payment{}, errUnknownPayment
@@ -124,7 +127,7 @@ func (f *finder) answer(id paymentID) answer {
 func unsettled(v slotView) (payment, bool) {
 	p := payment{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, state: v.word.state().String()}
 	switch v.word.state() {
-	case slotAccepted, slotLeaving:
+	case slotAccepted, slotLeaving, slotFree: // free: its word was damaged, and the mender has yet to learn what became of it
 		p.state = slotAccepted.String()
 		return p, true
 	case slotSent, slotPaid:
@@ -136,7 +139,7 @@ func unsettled(v slotView) (payment, bool) {
 	case slotInvalid:
 		p.state = slotRejected.String()
 		return p, true
-	case slotFree, slotSettled, slotPurged, slotRejected, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
+	case slotSettled, slotPurged, slotRejected, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
 	}
 	return payment{}, false
 }

@@ -6,11 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,16 +42,19 @@ type journalHead struct {
 	version  uint32
 	_        uint32
 	id       journalID
-	instance [64]byte      // who made it; whoever starts under this name appends to it
-	mark     atomic.Uint64 // the purge mark up to which settled history was forgotten here
-	purgedAt atomic.Int64  // when that was, by the process clock: what was accepted before may be paid and forgotten
+	instance [64]byte        // who made it; whoever starts under this name appends to it
+	mark     checked[uint64] // the purge mark up to which settled history was forgotten here
+	purging  checked[uint64] // the mark of a purge that was begun here; above mark: a crash came between
 }
 
 var errOwned = errors.New("owned by another process")
 
 func openFolder(path, instance string, durable bool, log *slog.Logger) (*folder, error) {
 	if err := os.MkdirAll(path, 0o750); err != nil {
-		return nil, fmt.Errorf("cannot make the journals' folder: %w", err)
+		return nil, fmt.Errorf("DATA_DIR=%q: cannot make the journals' folder: %w", path, err)
+	}
+	if err := unix.Access(path, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
+		return nil, fmt.Errorf("DATA_DIR=%q: cannot write to the journals' folder: %w", path, err)
 	}
 	return &folder{path: path, instance: instance, durable: durable, boot: bootID(), log: log}, nil
 }
@@ -88,22 +91,50 @@ func (f *folder) journalIDs() ([]journalID, error) {
 
 func (f *folder) dir(id journalID) string { return filepath.Join(f.path, id.String()+journalSuffix) }
 
-// create makes a new journal, owned. It gets its name last, so that nobody finds half a journal.
+// create makes a new journal, owned. On a full disk it is a journal without a folder yet, which takes no payments: prepare
+// makes its folder when there is room.
 func (f *folder) create() (*journal, error) {
 	var id journalID
 	rand.Read(id[:])
-	making := f.dir(id) + ".new"
+	data, err := unix.Mmap(-1, 0, headBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("cannot map: %w", err)
+	}
+	head := (*journalHead)(unsafe.Pointer(&data[0]))
+	head.magic, head.version, head.id = headMagic, formatVersion, id
+	copy(head.instance[:], f.instance)
+	j := newJournal(f, id, head, nil)
+	j.birth = func() error { return f.bear(j, data) }
+	if err := j.born(); isFull(err) {
+		f.log.Error("payments will be refused", "error", err)
+	} else if err != nil {
+		return nil, errors.Join(err, head.unmap())
+	}
+	return j, nil
+}
+
+// bear makes a journal's folder, with its head, which lies in memory until then and in the file from then on, at the same
+// address. The folder gets its name last, so that nobody finds half a journal.
+func (f *folder) bear(j *journal, head []byte) error {
+	j.mu.Lock() // no purge may write to the head meanwhile
+	defer j.mu.Unlock()
+	making := j.dir + ".new"
+	if err := os.RemoveAll(making); err != nil { // from an earlier try
+		return fmt.Errorf("cannot make a journal: %w", err)
+	}
 	if err := os.Mkdir(making, 0o750); err != nil {
-		return nil, fmt.Errorf("cannot make a journal: %w", err)
+		return fmt.Errorf("cannot make a journal: %w", err)
 	}
 	file, err := os.OpenFile(filepath.Join(making, headName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a journal: %w", err)
-	}
-	fail := func(err error) (*journal, error) {
-		file.Close()
+	fail := func(err error) error {
+		if file != nil {
+			file.Close()
+		}
 		os.RemoveAll(making)
-		return nil, fmt.Errorf("cannot make a journal: %w", err)
+		return fmt.Errorf("cannot make a journal: %w", err)
+	}
+	if err != nil {
+		return fail(err)
 	}
 	if err := lockFile(file); err != nil {
 		return fail(err)
@@ -111,24 +142,30 @@ func (f *folder) create() (*journal, error) {
 	if err := allocate(file, headBytes); err != nil {
 		return fail(err)
 	}
-	head, err := mapHead(file)
-	if err != nil {
+	if _, err := file.WriteAt(head, 0); err != nil {
 		return fail(err)
 	}
-	head.magic, head.version, head.id = headMagic, formatVersion, id
-	copy(head.instance[:], f.instance)
 	if err := file.Sync(); err != nil { // whatever DURABILITY says: a journal without a head keeps all the others waiting
 		return fail(err)
 	}
-	if err := os.Rename(making, f.dir(id)); err != nil {
+	if _, err := unix.MmapPtr(int(file.Fd()), 0, unsafe.Pointer(&head[0]), headBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
+		return fail(err)
+	}
+	if f.durable {
+		if err := syncDir(making); err != nil {
+			return fail(err)
+		}
+	}
+	if err := os.Rename(making, j.dir); err != nil {
 		return fail(err)
 	}
 	if f.durable {
 		if err := syncDir(f.path); err != nil {
-			return fail(err)
+			f.log.Error("cannot sync the journals' folder", "error", err) // the segment's own sync will tell
 		}
 	}
-	return newJournal(f, id, head, file), nil
+	j.lock = file
+	return nil
 }
 
 // claim takes a journal that nobody owns; errOwned if somebody does. Nothing in it was read yet.
@@ -170,14 +207,97 @@ func (f *folder) claim(id journalID) (*journal, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if head.magic == headMagic && head.version > formatVersion {
-		err = errNewerFormat
-	} else if head.magic != headMagic || head.id != id {
+	if head.magic != headMagic {
+		err = errDamaged
+	} else if err = checkVersion(head.version); err == nil && (head.id != id || !head.mark.intact()) {
 		err = errDamaged
 	}
 	if err != nil {
 		return fail(errors.Join(err, head.unmap()))
 	}
+	return newJournal(f, id, head, file), nil
+}
+
+// checkFormats looks at every journal that nobody owns, before any of them is touched. An error names a file of another format.
+func (f *folder) checkFormats() error {
+	ids, err := f.journalIDs()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := f.checkFormat(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *folder) checkFormat(id journalID) error {
+	path := filepath.Join(f.dir(id), headName)
+	found := formatOf(path, headMagic)
+	numbers, _ := segmentNumbers(f.dir(id))
+	for _, number := range numbers {
+		if found == nil || errors.Is(found, os.ErrNotExist) {
+			path = segmentPath(f.dir(id), number)
+			found = formatOf(path, segmentMagic)
+		}
+	}
+	if found == nil || errors.Is(found, os.ErrNotExist) {
+		return nil
+	}
+	if file, err := os.Open(filepath.Join(f.dir(id), headName)); err == nil {
+		defer file.Close() // which gives the lock back
+		if lockFile(file) != nil {
+			return nil // its owner knows its format
+		}
+	}
+	return fmt.Errorf("cannot open %s: %w", path, found)
+}
+
+// restore takes a journal whose head is damaged: the folder's name says which journal it is, and its segments say the rest.
+// Who made it is forgotten, so that it is finished and never appended to. mark is the highest purge mark that is known
+// elsewhere. A journal without segments, or without a head (and so without a lock: somebody may own it), is set aside: nil.
+func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
+	numbers, err := segmentNumbers(f.dir(id))
+	if err != nil {
+		return nil, err
+	}
+	if len(numbers) == 0 {
+		return nil, f.setAside(id)
+	}
+	file, err := os.OpenFile(filepath.Join(f.dir(id), headName), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, f.setAside(id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a journal: %w", err)
+	}
+	fail := func(err error) (*journal, error) {
+		file.Close()
+		return nil, fmt.Errorf("cannot restore the head of journal %s: %w", id, err)
+	}
+	if err := lockFile(file); err != nil {
+		file.Close()
+		return nil, err
+	}
+	for _, number := range numbers {
+		if err := formatOf(segmentPath(f.dir(id), number), segmentMagic); err != nil {
+			return fail(err)
+		}
+	}
+	if err := allocate(file, headBytes); err != nil {
+		return fail(err)
+	}
+	if _, err := file.WriteAt(make([]byte, headBytes), 0); err != nil {
+		return fail(err)
+	}
+	head, err := mapHead(file)
+	if err != nil {
+		return fail(err)
+	}
+	head.mark.Store(mark)
+	head.magic, head.version, head.id = headMagic, formatVersion, id
+	f.log.Error("journal's damaged head made anew: it is finished, and not appended to", "journal", id.String(), "segments", len(numbers))
 	return newJournal(f, id, head, file), nil
 }
 
@@ -201,10 +321,11 @@ func (f *folder) markOf(id journalID) (uint64, error) {
 	}
 	defer file.Close()
 	var b [8]byte
-	if _, err := file.ReadAt(b[:], int64(unsafe.Offsetof(journalHead{}.mark))); err != nil {
+	if _, err := file.ReadAt(b[:], int64(unsafe.Offsetof(journalHead{}.mark))); err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	return binary.NativeEndian.Uint64(b[:]), nil
+	mark, _ := readChecked(binary.NativeEndian.Uint64(b[:]))
+	return mark, nil // where it is damaged the other journals and the store tell
 }
 
 // madeBy says under which instance name a journal was made.

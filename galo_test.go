@@ -151,9 +151,8 @@ func newTestWorld(t testing.TB) *testWorld {
 	return &testWorld{def: newFakeProcessor(t), fall: newFakeProcessor(t), dir: t.TempDir(), env: map[string]string{}}
 }
 
-// start starts an instance in this world; settings come in pairs.
-func (w *testWorld) start(t testing.TB, settings ...string) *testGalo {
-	t.Helper()
+// build builds an instance in this world, without starting it; settings come in pairs.
+func (w *testWorld) build(settings ...string) (*galo, error) {
 	env := map[string]string{
 		"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "", "DATA_DIR": w.dir, "INSTANCE": "one", "PATIENCE": "300ms",
 		"PROCESSOR_DEFAULT_URL": w.def.server.URL, "PROCESSOR_FALLBACK_URL": w.fall.server.URL, "ALLOW_PURGE": "true",
@@ -167,12 +166,24 @@ func (w *testWorld) start(t testing.TB, settings ...string) *testGalo {
 	}
 	c, err := readConfig(func(name string) (string, bool) { v, ok := env[name]; return v, ok })
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	g, err := build(c, quietLog())
+	return build(c, quietLog())
+}
+
+// start starts an instance in this world; settings come in pairs.
+func (w *testWorld) start(t testing.TB, settings ...string) *testGalo {
+	t.Helper()
+	g, err := w.build(settings...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, g)
+}
+
+// serve starts an instance that was built.
+func serve(t testing.TB, g *galo) *testGalo {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,7 +96,7 @@ func TestAfterAPowerLossNothingDoubtfulIsSentUnasked(t *testing.T) {
 	w.fall.paid[there.String()] = fakePayment{ID: there.String(), Amount: "5.00", RequestedAt: at}
 
 	w.fall.silent = true
-	g := w.start(t)
+	g := w.start(t, "SEND_TIMEOUT", "500ms")
 	eventually(t, "both are asked about", func() bool { return g.metrics.lookUps[onFallback][lookUpNoAnswer].Get() >= 2 })
 	if n := w.def.count(); n != 0 {
 		t.Errorf("%d were sent while the fallback had not answered", n)
@@ -110,5 +114,58 @@ func TestAfterAPowerLossNothingDoubtfulIsSentUnasked(t *testing.T) {
 	}
 	if v := accept(t, g.ledger, 3, 1); v.ref.seq() < segmentSlots {
 		t.Error("a slot of this boot went into a segment of the last one")
+	}
+}
+
+// BenchmarkDurability is the price of a 202, by how many clients wait for one at the same time: in the process's keeping alone,
+// and on the disk. It has to run on a real file system: on a tmpfs a sync costs nothing.
+func BenchmarkDurability(b *testing.B) {
+	for _, durable := range []durability{durableProcess, durableDisk} {
+		for _, clients := range []int{1, 16, 64, 256} {
+			b.Run(fmt.Sprintf("%s/clients=%d", durable, clients), func(b *testing.B) { benchmarkDurability(b, durable, clients) })
+		}
+	}
+}
+
+func benchmarkDurability(b *testing.B, durable durability, clients int) {
+	f, err := openFolder(b.TempDir(), "test", durable == durableDisk, quietLog())
+	if err != nil {
+		b.Fatal(err)
+	}
+	l, _, err := openLedger(f, newClock(), 1<<20, time.Hour, quietLog())
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	var running, posting sync.WaitGroup
+	defer func() {
+		cancel()
+		running.Wait()
+		l.close()
+	}()
+	running.Go(func() { l.keep(ctx) })
+	if l.disk != nil {
+		running.Go(func() { l.disk.run(ctx) })
+	}
+	var next atomic.Int64
+	b.ResetTimer()
+	for range clients {
+		posting.Go(func() {
+			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+				id := nthID(uint64(n))
+				r, what := l.accept(&id, 1990)
+				for ; what == acceptedFull; r, what = l.accept(&id, 1990) {
+					time.Sleep(100 * time.Microsecond) // keep is making a segment
+				}
+				v, _ := l.read(r)
+				l.become(v, slotDuplicate) // or the queue would be full
+			}
+		})
+	}
+	posting.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "payments/s")
+	if l.disk != nil {
+		b.ReportMetric(float64(b.N)/float64(max(1, l.disk.done.Load())), "payments/sync")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,7 @@ type journal struct {
 	durable bool
 	seed    uint32 // of the slots' checksums
 	log     *slog.Logger
+	birth   func() error // makes the folder of a journal that has none yet; nil once it has. See folder.create
 
 	next  atomic.Uint64 // the next sequence to hand out; advanced by CAS, by intake
 	_     [56]byte
@@ -55,8 +57,18 @@ type journal struct {
 	readers guard                        // around every use of a slot that may have become final
 	wanted  chan struct{}                // intake asks keep for a segment
 
+	// searching is set by recovery when slots may have been lost without a trace, and taken back by the mender when it has looked
+	// for their claims. Until then no empty slot counts as final, and no segment is retired.
+	searching atomic.Bool
+
 	mu      sync.Mutex // the table's writers and retired
 	retired []retiredSegment
+
+	doubts doubtSet
+
+	// appendable is the sequence behind the last published slot of a journal that this process only finishes: whoever owns it
+	// next may append from there, so no progress may be told beyond it. Set before anybody else knows the journal.
+	appendable uint64
 
 	// Both are the settler's own.
 	low        uint64    // every slot below is final
@@ -200,19 +212,24 @@ func (j *journal) advanceLow() uint64 {
 	side := j.readers.enter()
 	defer j.readers.leave(side)
 	table, next := j.table.Load(), j.next.Load()
+	searching := j.searching.Load()
 	for j.low < next {
-		seg := table.at(j.low >> segmentSlotsLog2)
+		number := j.low >> segmentSlotsLog2
+		seg := table.at(number)
 		if seg == nil {
+			if searching && number >= table.first {
+				break
+			}
 			j.low = (j.low>>segmentSlotsLog2 + 1) << segmentSlotsLog2
 			continue
 		}
 		w := seg.slots[j.low&(segmentSlots-1)].load()
-		if w == 0 && j.low >= seg.holesBelow || w != 0 && !w.state().final() {
+		if w == 0 && (searching || j.low >= seg.holesBelow) || w != 0 && !w.state().final() {
 			break
 		}
 		j.low++
 	}
-	return min(j.low, next)
+	return min(j.low, next, j.appendable)
 }
 
 // eachIn visits the published slots of a mapped segment from a sequence on.
@@ -238,6 +255,9 @@ func eachSlot(j *journal, seg *segment, from uint64, visit func(v slotView)) {
 
 // prepare makes segments until the one in use has a spare behind it.
 func (j *journal) prepare() error {
+	if err := j.born(); err != nil {
+		return err
+	}
 	for {
 		end := j.limit.Load() >> segmentSlotsLog2
 		if end >= j.next.Load()>>segmentSlotsLog2+2 {
@@ -252,6 +272,18 @@ func (j *journal) prepare() error {
 		j.mu.Unlock()
 		j.limit.Store((end + 1) << segmentSlotsLog2)
 	}
+}
+
+// born makes the journal's folder if it has none yet. Only who prepares calls it.
+func (j *journal) born() error {
+	if j.birth == nil {
+		return nil
+	}
+	if err := j.birth(); err != nil {
+		return err
+	}
+	j.birth = nil
+	return nil
 }
 
 // addSegment puts a segment behind the last one. The caller holds mu, or is the only one who knows the journal.
@@ -292,10 +324,14 @@ func (j *journal) close() error {
 		}
 	}
 	j.table.Store(&segmentTable{})
-	return errors.Join(failed, j.head.unmap(), j.lock.Close())
+	failed = errors.Join(failed, j.head.unmap())
+	if j.lock != nil {
+		failed = errors.Join(failed, j.lock.Close())
+	}
+	return failed
 }
 
-// segmentNumbers lists the segments in a journal's folder, in order, and removes half-made ones.
+// segmentNumbers lists the segments in a journal's folder, in order.
 func segmentNumbers(dir string) ([]uint64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -304,13 +340,18 @@ func segmentNumbers(dir string) ([]uint64, error) {
 	var numbers []uint64
 	for _, e := range entries {
 		name, isSegment := strings.CutSuffix(e.Name(), segmentSuffix)
-		if strings.HasSuffix(e.Name(), segmentSuffix+".new") {
-			os.Remove(dir + "/" + e.Name())
-		}
 		if n, err := strconv.ParseUint(name, 10, 64); isSegment && err == nil {
 			numbers = append(numbers, n)
 		}
 	}
 	slices.Sort(numbers)
 	return numbers, nil
+}
+
+// removeHalfMade removes what a process that ended left of a segment that never got its name.
+func removeHalfMade(dir string) {
+	halves, _ := filepath.Glob(filepath.Join(dir, "*"+segmentSuffix+".new"))
+	for _, path := range halves {
+		os.Remove(path)
+	}
 }

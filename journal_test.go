@@ -571,8 +571,17 @@ func TestPurgeForgetsWhatIsSettledOnly(t *testing.T) {
 		if v, _ := l.read(waiting.ref); v.word.state() != slotAccepted {
 			t.Errorf("accepted became %s", v.word.state())
 		}
-		if err := l.active.eachRetired(0, 0, func(v slotView) { t.Fatalf("%v would be replayed", v) }); err != nil {
+		retired := 0
+		if err := l.active.eachRetired(0, 0, func(v slotView) {
+			retired++
+			if st, ok := settlementOf(v, 0); !ok || !st.hidden {
+				t.Fatalf("%v would be counted again", v)
+			}
+		}); err != nil {
 			t.Fatal(err)
+		}
+		if retired == 0 {
+			t.Error("no retired slot was seen")
 		}
 		if mark, err := l.highestMark(); mark != 7 || err != nil {
 			t.Errorf("mark %d (%v)", mark, err)

@@ -33,6 +33,9 @@ type ledger struct {
 // openLedger takes every journal in the folder that nobody owns, chooses or makes the one to append to, and returns what has
 // to be taken up again.
 func openLedger(f *folder, c *clock, maxPending int, retention time.Duration, log *slog.Logger) (*ledger, found, error) {
+	if err := f.checkFormats(); err != nil {
+		return nil, found{}, err
+	}
 	l := &ledger{folder: f, clock: c, log: log, maxPending: int64(maxPending), retention: retention}
 	if f.durable {
 		l.disk = newGroupSync(l.syncJournals, log)
@@ -69,8 +72,8 @@ func (l *ledger) adopt(wanted func(*journalHead) bool, atStart bool) (found, err
 		}
 		j, err := l.folder.claim(id)
 		if errors.Is(err, errDamaged) {
-			l.log.Error("journal set aside", "error", err)
-			err = l.folder.setAside(id)
+			l.log.Error("journal damaged", "error", err)
+			j, err = l.restore(id)
 		}
 		if j == nil {
 			if !errors.Is(err, errOwned) && !errors.Is(err, os.ErrNotExist) {
@@ -87,6 +90,15 @@ func (l *ledger) adopt(wanted func(*journalHead) bool, atStart bool) (found, err
 		all.join(f)
 	}
 	return all, failed
+}
+
+// restore takes a journal whose head is damaged, if there is anything to take.
+func (l *ledger) restore(id journalID) (*journal, error) {
+	mark, err := l.highestMark()
+	if err != nil {
+		return nil, err
+	}
+	return l.folder.restore(id, mark)
 }
 
 func (l *ledger) owns(id journalID) bool {
@@ -130,6 +142,7 @@ func (l *ledger) add(j *journal, active bool) (found, error) {
 	if active {
 		l.active = j
 	} else {
+		j.appendable = j.next.Load()
 		end := j.limit.Load()
 		j.seal(end)
 		j.next.Store(end)
@@ -291,7 +304,10 @@ func (l *ledger) paidAs(v slotView, p processorID, amount cents, requestedAt mic
 }
 
 // cleared: both processors were asked and do not know it. It counts as an attempt, and is in doubt no more.
-func (l *ledger) cleared(v slotView) (slotView, bool) { return l.replace(v, v.word.attempted(), 0) }
+func (l *ledger) cleared(v slotView) (slotView, bool) {
+	l.journal(v.ref).doubts.remove(v.ref.seq())
+	return l.replace(v, v.word.attempted(), 0)
+}
 
 // become moves a slot on to another state, everything else as it is.
 func (l *ledger) become(v slotView, s slotState) (slotView, bool) {
@@ -367,7 +383,7 @@ func (l *ledger) highestMark() (uint64, error) {
 // purge forgets what is settled in every journal of this process.
 func (l *ledger) purge(mark uint64) error {
 	for _, j := range *l.journals.Load() {
-		if err := j.purge(mark, l.clock.now()); err != nil {
+		if err := j.purge(mark); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,7 +24,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := command(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "galo:", err)
+		fmt.Fprintln(os.Stderr, "galo:", strings.ReplaceAll(err.Error(), "\n", "; "))
 		os.Exit(1)
 	}
 }
@@ -113,6 +114,7 @@ type galo struct {
 	feeder     *feeder
 	elsewhere  *elsewhere
 	resolver   *resolver
+	mender     *mender
 	payer      *payer
 	workers    int
 	health     *healthWatch
@@ -147,7 +149,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	}
 	clock := newClock()
 	if g.ledger, g.found, err = openLedger(folder, clock, c.maxPending, c.retention, log); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("DATA_DIR=%q: %w", c.dataDir, err)
 	}
 	if g.bus, err = openBus(c.natsURL.reveal(), c.instance, log); err != nil {
 		return nil, err
@@ -165,10 +167,13 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.settler = newSettler(g.ledger, g.store, g.life, c.linger, g.metrics, log)
 	g.dispatcher = newDispatcher(c.workers, c.maxPending, c.linger)
 	g.feeder = newFeeder(g.dispatcher, c.maxPending)
-	g.elsewhere = &elsewhere{ledger: g.ledger, store: g.store, metrics: g.metrics, log: log}
-	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, log)
+	perPayment := newAlarms(log)
+	g.elsewhere = &elsewhere{ledger: g.ledger, feeder: g.feeder, store: g.store, metrics: g.metrics, log: perPayment}
+	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, perPayment)
+	g.resolver.doubtGrace = c.sendTimeout
+	g.mender = newMender(g.ledger, g.store, g.life, g.resolver, g.metrics, log)
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
-		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: log}
+		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: perPayment}
 	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
 	g.policy.reopened = g.resolver.retryNow
 	g.health = newHealthWatch(c.role, c.instance, g.store, [processors]healthAsked{g.clients[onDefault], g.clients[onFallback]}, g.bus, g.policy.health, log)
@@ -180,7 +185,9 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.ready = &readiness{ledger: g.ledger}
 	g.admin = newAdmin(g.metrics, g.ready.why)
 	g.settler.announce = g.bus.publishPurge
+	g.settler.stall.tell = g.bus.publishStall
 	g.bus.onPurge(g.settler.adoptMark)
+	g.bus.onStall(g.settler.stall.heard)
 	g.bus.onFinding(g.policy.heard)
 	g.bus.answerWith(finder.answer)
 	g.metrics.observe(g.ledger, g.dispatcher, g.feeder, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, g.life)
@@ -217,9 +224,11 @@ func (g *galo) start(ctx context.Context) {
 	}
 	g.standing.run(g.ledger.keep)
 	g.settling.run(func(ctx context.Context) { g.settler.run(ctx, g.standing.ctx) })
+	g.settling.run(g.settler.stall.run)
 	g.sending.run(g.feeder.run)
 	g.sending.run(g.elsewhere.run)
 	g.sending.run(g.resolver.run)
+	g.sending.run(g.mender.run)
 	for n := range g.workers {
 		g.sending.run(newWorker(n, g.payer).run)
 	}
@@ -243,6 +252,7 @@ func (g *galo) start(ctx context.Context) {
 // takeUp brings what a journal held back on its way.
 func (g *galo) takeUp(f found) {
 	g.metrics.damaged.Add(f.damaged)
+	g.mender.add(f)
 	g.resolver.doubt(f.doubtful...)
 	g.elsewhere.add(f.elsewhere...)
 	for _, r := range f.sent {
@@ -262,6 +272,7 @@ func (g *galo) adoptOrphans(ctx context.Context) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	orphans := make(map[journalID]bool)
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -269,7 +280,8 @@ func (g *galo) adoptOrphans(ctx context.Context) {
 		case <-tick.C:
 		}
 		f, err := g.ledger.adoptOrphans(orphans)
-		if err != nil {
+		if text := fmt.Sprint(err); err != nil && text != said { // once: it will be the same in three seconds
+			said = text
 			g.log.Error("cannot take over a journal", "error", err)
 		}
 		g.sending.run(func(context.Context) { g.takeUp(f) })

@@ -27,6 +27,7 @@ type metrics struct {
 	summaries   *vm.Summary
 	refusedAsk  *vm.Counter
 	damaged     *vm.Counter
+	setAside    *vm.Counter
 }
 
 func newMetrics() *metrics {
@@ -41,6 +42,7 @@ func newMetrics() *metrics {
 		summaries:   set.NewSummary("galo_summary_seconds"),
 		refusedAsk:  set.NewCounter("galo_queries_unavailable_total"),
 		damaged:     set.NewCounter("galo_journal_damaged_slots_total"),
+		setAside:    set.NewCounter("galo_journal_slots_set_aside_total"),
 	}
 	for id := range processorID(processors) {
 		for o := range outcomeUnknown + 1 {

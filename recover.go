@@ -1,16 +1,16 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 )
 
 // newJournal is a journal that was just locked; nothing of it was read yet.
 func newJournal(f *folder, id journalID, head *journalHead, lock *os.File) *journal {
 	j := &journal{id: id, dir: f.dir(id), head: head, lock: lock, boot: f.boot, durable: f.durable, log: f.log.With("journal", id.String()),
-		seed: crc32.Checksum(id[:], castagnoli), wanted: make(chan struct{}, 1)}
+		seed: crc32.Checksum(id[:], castagnoli), wanted: make(chan struct{}, 1), appendable: math.MaxUint64}
 	j.table.Store(&segmentTable{})
 	return j
 }
@@ -22,7 +22,9 @@ type found struct {
 	sent      []ref // an attempt whose outcome nobody saw: pinned
 	settling  []ref // paid or invalid: to be settled
 	elsewhere []ref
-	damaged   int // slots that are not what was once written: set aside, their segment is kept
+	waiting   []damagedSlot // not what was once written: for the mender
+	searched  []*journal    // may have lost slots without a trace: for the mender, to look for their claims
+	damaged   int           // how many slots were found damaged
 	published int
 }
 
@@ -32,39 +34,46 @@ func (f *found) join(g found) {
 	f.sent = append(f.sent, g.sent...)
 	f.settling = append(f.settling, g.settling...)
 	f.elsewhere = append(f.elsewhere, g.elsewhere...)
+	f.waiting = append(f.waiting, g.waiting...)
+	f.searched = append(f.searched, g.searched...)
 	f.damaged += g.damaged
 	f.published += g.published
 }
 
 func (f *found) unsettled() int {
-	return len(f.accepted) + len(f.doubtful) + len(f.sent) + len(f.settling) + len(f.elsewhere)
+	return len(f.accepted) + len(f.doubtful) + len(f.sent) + len(f.settling) + len(f.elsewhere) + len(f.waiting)
 }
 
 // recover maps and scans what is on disk, once, before anybody else knows the journal. Every segment is read to its end, as
 // slot 8 may be published while slot 7 never was; new slots will come after the last published one.
 func (j *journal) recover() (found, error) {
 	var f found
+	if j.birth != nil {
+		return f, nil
+	}
 	numbers, err := segmentNumbers(j.dir)
 	if err != nil {
 		return f, err
 	}
+	for _, number := range numbers { // before anything is touched
+		if err := formatOf(segmentPath(j.dir, number), segmentMagic); err != nil {
+			return f, fmt.Errorf("cannot open segment %s: %w", segmentPath(j.dir, number), err)
+		}
+	}
+	removeHalfMade(j.dir)
 	var end uint64 // one past the last published slot
 	reuse := true  // the segments in use were made since the host came up
 	for _, number := range numbers {
-		seg, err := openSegment(j.dir, j.id, number)
-		if errors.Is(err, errDamaged) {
-			j.log.Error("segment set aside", "error", err)
-			if err := os.Rename(segmentPath(j.dir, number), segmentPath(j.dir, number)+".damaged"); err != nil {
-				return f, fmt.Errorf("cannot set a segment aside: %w", err)
-			}
-			end = max(end, (number+1)<<segmentSlotsLog2)
-			continue
-		}
+		seg, err := j.openOrRepair(number)
 		if err != nil {
 			return f, err
 		}
-		if newest := seg.head.newest.Load(); newest != 0 {
-			j.retired = append(j.retired, retiredSegment{number, micros(newest - 1), seg.head.purged.Load() != 0})
+		if seg == nil {
+			end = max(end, (number+1)<<segmentSlotsLog2)
+			continue
+		}
+		if j.believed(seg) {
+			j.retired = append(j.retired, retiredSegment{number, micros(seg.head.newest.Load() - 1), seg.head.purged.Load() != 0})
 			end = max(end, (number+1)<<segmentSlotsLog2)
 			if err := seg.unmap(); err != nil {
 				return f, fmt.Errorf("cannot unmap %s: %w", seg.path, err)
@@ -80,6 +89,11 @@ func (j *journal) recover() (found, error) {
 		}
 	}
 	limit := j.table.Load().end() << segmentSlotsLog2
+	for number := end >> segmentSlotsLog2; number < limit>>segmentSlotsLog2; number++ {
+		if j.table.Load().at(number) == nil { // it has gone by age, or was set aside
+			end = (number + 1) << segmentSlotsLog2
+		}
+	}
 	if len(j.table.Load().list) == 0 {
 		limit = roundUpToSegment(end)
 		j.table.Store(&segmentTable{first: limit >> segmentSlotsLog2})
@@ -88,8 +102,17 @@ func (j *journal) recover() (found, error) {
 		end = limit
 	}
 	j.seal(end)
+	if j.searching.Load() || j.hasHoles(end) {
+		j.searching.Store(true)
+		f.searched = append(f.searched, j)
+	}
 	j.next.Store(end)
 	j.limit.Store(max(limit, end))
+	if wanted := j.head.purging.Load(); wanted > j.head.mark.Load() { // half of the history is forgotten, and half of it would be replayed
+		if err := j.purge(wanted); err != nil {
+			j.log.Error("cannot finish a purge that was begun", "error", err)
+		}
+	}
 	return f, nil
 }
 
@@ -116,19 +139,19 @@ func (j *journal) seal(end uint64) {
 // scan reads a segment to its end, fills its index, and returns the position of the last published slot, or -1.
 func (j *journal) scan(seg *segment, f *found) (last int) {
 	last = -1
+	var report damageReport
+	defer j.tell(seg, &report)
 	for i := range seg.slots {
 		s := &seg.slots[i]
 		w := s.load()
-		if w == 0 {
+		if !s.intact(w, seg.first()+uint64(i), j.seed) {
+			if j.scanDamaged(seg, i, f, &report) {
+				last = i
+			}
 			continue
 		}
 		last = i
 		f.published++
-		if !s.intact(w, seg.first()+uint64(i), j.seed) {
-			f.damaged++
-			j.log.Error("slot damaged, set aside", "sequence", seg.first()+uint64(i), "word", fmt.Sprintf("%016x", uint64(w)), "id", s.id.String())
-			continue
-		}
 		if _, inserted := seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id)); !inserted && w.state() == slotAccepted {
 			// Died between publishing the second of two racing requests and taking it back.
 			w = w.with(slotDuplicate)
@@ -142,6 +165,7 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 				s.word.Store(uint64(w))
 			}
 			if seg.head.boot != j.boot {
+				j.doubts.add(r.seq())
 				f.doubtful = append(f.doubtful, r)
 			} else {
 				f.accepted = append(f.accepted, r)

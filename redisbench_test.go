@@ -81,7 +81,7 @@ func BenchmarkClaim(b *testing.B) {
 					in[i] = claimFor(paidOne(n%50_000, onDefault, noon, 1990), "j1", uint64(n%50_000))
 					n++
 				}
-				if err := s.claim(b.Context(), token, false, 0, in, out); err != nil {
+				if err := s.claim(b.Context(), token, false, in, out); err != nil {
 					b.Fatal(err)
 				}
 			}

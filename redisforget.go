@@ -153,7 +153,7 @@ func (w *retentionSweep) forgetSecond(p processorID, start micros) error {
 
 // forgetLate drops the records that no slice leads to, and that were settled before.
 func (w *retentionSweep) forgetLate(before micros) error {
-	return w.forgetMembers(appendLateKey(nil, w.mark), "("+strconv.FormatInt(int64(before), 10))
+	return w.forgetMembers([]byte(keyLate), "("+strconv.FormatInt(int64(before), 10))
 }
 
 // forgetMembers drops the members of a sorted set up to a score, each with its record, a batch at a time.
@@ -173,7 +173,7 @@ func (w *retentionSweep) forgetMembers(key []byte, limit string) error {
 			if !ok {
 				return fmt.Errorf("cannot read the member %q", member)
 			}
-			args.text = appendRecordKey(args.text, w.mark, id)
+			args.text = appendRecordKey(args.text, id)
 			args.end()
 		}
 		args.keysEnd()

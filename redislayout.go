@@ -7,8 +7,9 @@ import (
 )
 
 // How the store's keys are named. Every key carries the hash tag {0}, so that a Redis Cluster keeps them in one
-// slot and a script may touch any of them. Settled history lives under the purge mark, so that raising the mark
-// forgets all of it in one step.
+// slot and a script may touch any of them. What summaries read lives under the purge mark, so that raising the mark
+// forgets all of it in one step. Records do not: a payment that was purged is hidden, but its id stays taken, since it
+// was paid. They carry the mark that they were settled under instead.
 const (
 	keyPrefix   = "galo{0}:"
 	keyLife     = keyPrefix + "life"
@@ -16,6 +17,9 @@ const (
 	keyReports  = keyPrefix + "reports"
 	keyProgress = keyPrefix + "progress"
 	keyPoll     = keyPrefix + "poll:"
+	// keyLate is the sorted set of the records that no slice leads to (rejected and purged ones, and those settled when
+	// their slice had been swept already), scored by the instant they were settled, or requested if they were purged.
+	keyLate = keyPrefix + "late"
 
 	// claimBuckets cuts the claims, of which there are only as many as payments are on their way.
 	claimBuckets = 1 << 10
@@ -33,6 +37,9 @@ const (
 	hourLength          = 60 * minuteLength
 	dayLength           = 24 * hourLength
 )
+
+// sliceLetter names the sorted sets of the payments of a slice of time.
+const sliceLetter = "z"
 
 // fieldLength is the length of a payment's name inside hashes and sorted sets: 16 bytes as raw URL base64.
 const fieldLength = 22
@@ -84,8 +91,9 @@ func appendMarked(dst []byte, mark uint64, letter byte) []byte {
 	return append(dst, ':', letter)
 }
 
-func appendRecordKey(dst []byte, mark uint64, id paymentID) []byte {
-	dst = append(appendMarked(dst, mark, 'r'), ':')
+func appendRecordKey(dst []byte, id paymentID) []byte {
+	dst = append(dst, keyPrefix...)
+	dst = append(dst, 'r', ':')
 	return strconv.AppendUint(dst, uint64(idHash(id)%recordBuckets), 10)
 }
 
@@ -96,7 +104,7 @@ func appendClaimKey(dst []byte, id paymentID) []byte {
 }
 
 func appendSliceKey(dst []byte, mark uint64, p processorID, slice int64) []byte {
-	dst = appendMarked(dst, mark, 'z')
+	dst = appendMarked(dst, mark, sliceLetter[0])
 	dst = strconv.AppendUint(dst, uint64(p), 10)
 	dst = append(dst, ':')
 	return strconv.AppendInt(dst, slice, 10)
@@ -106,12 +114,6 @@ func appendSliceKey(dst []byte, mark uint64, p processorID, slice int64) []byte 
 // its slices, "done" the first one whose sweep is not known to be complete.
 func appendSweptKey(dst []byte, mark uint64) []byte {
 	return append(appendMarked(dst, mark, 's'), "wept"...)
-}
-
-// appendLateKey names the sorted set of the records that no slice leads to (rejected ones, and those settled
-// when their slice had been swept already), scored by the instant they were settled.
-func appendLateKey(dst []byte, mark uint64) []byte {
-	return append(appendMarked(dst, mark, 'l'), "ate"...)
 }
 
 func appendField(dst []byte, id paymentID) []byte {

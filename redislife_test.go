@@ -49,7 +49,7 @@ func TestClaimsNeedTheStateTheyWereMadeFor(t *testing.T) {
 		one := paidOne(1, onDefault, noon, 1990)
 		in, out := []claim{claimFor(one, "j1", 1)}, make([]claimAnswer, 1)
 		ctx := t.Context()
-		claimAs := func(t lifeToken, replaying bool) error { return s.claim(ctx, t, replaying, 0, in, out) }
+		claimAs := func(t lifeToken, replaying bool) error { return s.claim(ctx, t, replaying, in, out) }
 		empty := dump(t, rawConn(t, url))
 		if err := claimAs(begun.token, false); !errors.Is(err, errNoLife) {
 			t.Fatalf("a worker claimed in a life that is not ready: %v", err)
@@ -112,7 +112,7 @@ func TestWipedStoreIsANewLife(t *testing.T) {
 		s, token := readyStore(t, url)
 		do(t, rawConn(t, url), "FLUSHALL")
 		one := paidOne(1, onDefault, noon, 1990)
-		if err := s.settle(t.Context(), token, 0, []settlement{one}, nil); !errors.Is(err, errNoLife) || s.token() != "" {
+		if _, err := s.settle(t.Context(), token, 0, []settlement{one}, nil); !errors.Is(err, errNoLife) || s.token() != "" {
 			t.Fatalf("%v, token %q", err, s.token())
 		}
 		begun, err := s.beginLife(t.Context(), 0)
@@ -129,20 +129,20 @@ func TestRestartIsANewLife(t *testing.T) {
 			// With everysec a kill may lose what waited for the disk, up to two seconds: here nothing may be lost.
 			server := startRedis(t, "--appendonly", kept, "--appendfsync", "always")
 			s, token := readyStore(t, server.url())
-			if err := s.settle(t.Context(), token, 0, []settlement{one}, []journalProgress{{"j1", 42}}); err != nil {
+			if _, err := s.settle(t.Context(), token, 0, []settlement{one}, []journalProgress{{"j1", 42}}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.summary(t.Context(), noon, noon); err != nil {
 				t.Fatal(err) // The query pool has an idle connection now, too.
 			}
 			server.kill()
-			if err := s.settle(t.Context(), token, 0, []settlement{one}, nil); err == nil || errors.Is(err, errNoLife) {
+			if _, err := s.settle(t.Context(), token, 0, []settlement{one}, nil); err == nil || errors.Is(err, errNoLife) {
 				t.Fatalf("settled in a dead server: %v", err)
 			}
 			server.start()
 
 			// The append-only file has brought back the key of the old life, which reads ready.
-			err := s.settle(t.Context(), token, 0, []settlement{paidOne(2, onDefault, noon, 1)}, nil)
+			_, err := s.settle(t.Context(), token, 0, []settlement{paidOne(2, onDefault, noon, 1)}, nil)
 			if !errors.Is(err, errNoLife) || s.token() != "" || s.ready() {
 				t.Fatalf("settled in the old life: %v, token %q", err, s.token())
 			}
@@ -185,7 +185,7 @@ func TestTokenOfADeadServerNeverReachesTheNextOne(t *testing.T) {
 	// life's key from its append-only file and would accept it.
 	s.current.Store(&life{token: token, ready: true})
 	one := paidOne(1, onDefault, noon, 1990)
-	if err := s.claim(t.Context(), token, false, 0, []claim{claimFor(one, "j1", 1)}, make([]claimAnswer, 1)); !errors.Is(err, errNoLife) {
+	if err := s.claim(t.Context(), token, false, []claim{claimFor(one, "j1", 1)}, make([]claimAnswer, 1)); !errors.Is(err, errNoLife) {
 		t.Fatalf("claimed in a life that is over: %v", err)
 	}
 	if s.token() != "" {

@@ -14,13 +14,15 @@ import (
 // maxStoreBatch bounds one script call: while it runs (about a millisecond) Redis serves nobody else.
 const maxStoreBatch = 256
 
-// claim is a slot's wish to pay: it names the payment and its owner.
+// claim is a slot's wish to pay: it names the payment and its owner. out says that the slot has an attempt out: then the claim
+// was its own, and is, whatever an older copy of the store has in its place.
 type claim struct {
 	id         paymentID
 	amount     cents
 	acceptedAt micros
 	journal    string
 	seq        uint64
+	out        bool
 }
 
 // claimKind is the answer to a claim.
@@ -76,7 +78,7 @@ func (s recordState) String() string {
 }
 
 // record is what the store knows of a payment. The journal and seq of the owner are known while it is claimed,
-// settledAt when it is final, processor and requestedAt when it is paid.
+// settledAt and mark when it is final, processor and requestedAt when it is paid.
 type record struct {
 	id                     paymentID
 	amount                 cents
@@ -86,16 +88,22 @@ type record struct {
 	requestedAt, settledAt micros
 	journal                string
 	seq                    uint64
+	mark                   uint64 // the purge mark that it was settled under
 }
 
-// foundRecord is a record, if there is one.
+// foundRecord is a record, if there is one. One that is hidden was settled before a purge: clients are told nothing of it, but
+// its id is taken.
 type foundRecord struct {
 	record
-	found bool
+	found, hidden bool
 }
 
-// settlement is a payment's final state: paid or rejected.
-type settlement struct{ record }
+// settlement is a payment's final state: paid or rejected. One that is hidden was settled before a purge: its record is
+// written, so that its id stays taken, and no sum counts it.
+type settlement struct {
+	record
+	hidden bool
+}
 
 // journalProgress says that every slot of the journal below low is final in the store.
 type journalProgress struct {
@@ -105,34 +113,39 @@ type journalProgress struct {
 
 // claim takes the payments for their slots, in the life t; replaying says which state that life must have.
 // out gets one answer for each claim.
-func (s *redisStore) claim(ctx context.Context, t lifeToken, replaying bool, mark uint64, in []claim, out []claimAnswer) error {
+func (s *redisStore) claim(ctx context.Context, t lifeToken, replaying bool, in []claim, out []claimAnswer) error {
 	state := stateReady
 	if replaying {
 		state = stateReplaying
 	}
 	for start := 0; start < len(in); start += maxStoreBatch {
 		end := min(start+maxStoreBatch, len(in))
-		if err := s.claimBatch(ctx, t, state, mark, in[start:end], out[start:end]); err != nil {
+		if err := s.claimBatch(ctx, t, state, in[start:end], out[start:end]); err != nil {
 			return fmt.Errorf("cannot claim %d payments: %w", len(in)-start, err)
 		}
 	}
 	return nil
 }
 
-func (s *redisStore) claimBatch(ctx context.Context, t lifeToken, state string, mark uint64, in []claim, out []claimAnswer) error {
+func (s *redisStore) claimBatch(ctx context.Context, t lifeToken, state string, in []claim, out []claimAnswer) error {
 	var args scriptArgs
 	args.add(keyLife)
-	args.add(keyMark)
 	for i := range in {
-		args.addPaymentKeys(mark, in[i].id)
+		args.addPaymentKeys(in[i].id)
 	}
 	args.keysEnd()
-	args.addHead(t, state, mark)
+	args.add(string(t))
+	args.add(state)
 	for i := range in {
 		args.text = appendField(args.text, in[i].id)
 		args.end()
 		args.text = in[i].appendJSON(args.text)
 		args.end()
+		if in[i].out {
+			args.add("1")
+		} else {
+			args.add("0")
+		}
 	}
 	replies, err := redis.ByteSlices(s.call(ctx, s.work, t, s.scripts.claim, &args))
 	if err != nil {
@@ -168,23 +181,41 @@ func (c *claim) answer(reply []byte) (claimAnswer, error) {
 }
 
 // settle makes the payments final in the life t, and then raises the progress of the journals. A payment that is
-// final already is left alone, so that repeating does nothing, except that a paid one replaces a rejected one.
-func (s *redisStore) settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) error {
+// final already is left alone, so that repeating does nothing, except that a paid one replaces a rejected one. It returns
+// those that were final before and that a purge has hidden since.
+func (s *redisStore) settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) (hidden []paymentID, err error) {
 	for start := 0; start < len(in) || start == 0; start += maxStoreBatch {
 		end := min(start+maxStoreBatch, len(in))
 		now := progress
 		if end < len(in) {
 			now = nil // Progress is true only once all of the batch is settled.
 		}
-		args, err := settleArgs(t, mark, in[start:end], now)
-		if err == nil {
-			_, err = s.call(ctx, s.work, t, s.scripts.settle, args)
-		}
+		more, err := s.settleBatch(ctx, t, mark, in[start:end], now)
 		if err != nil {
-			return fmt.Errorf("cannot settle %d payments: %w", len(in)-start, err)
+			return hidden, fmt.Errorf("cannot settle %d payments: %w", len(in)-start, err)
 		}
+		hidden = append(hidden, more...)
 	}
-	return nil
+	return hidden, nil
+}
+
+func (s *redisStore) settleBatch(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) (hidden []paymentID, err error) {
+	args, err := settleArgs(t, mark, in, progress)
+	if err != nil {
+		return nil, err
+	}
+	fields, err := redis.ByteSlices(s.call(ctx, s.work, t, s.scripts.settle, args))
+	if err != nil {
+		return nil, err
+	}
+	for _, field := range fields {
+		id, ok := parseField(field)
+		if !ok {
+			return nil, fmt.Errorf("cannot read the field %q", field)
+		}
+		hidden = append(hidden, id)
+	}
+	return hidden, nil
 }
 
 // settleGroup is what payments share that were requested at one processor in one slice of time.
@@ -214,13 +245,12 @@ func settleArgs(t lifeToken, mark uint64, in []settlement, progress []journalPro
 	args.add(keyMark)
 	args.text = appendSweptKey(args.text, mark)
 	args.end()
-	args.text = appendLateKey(args.text, mark)
-	args.end()
+	args.add(keyLate)
 	args.add(keyProgress)
 	for _, one := range ordered {
-		args.addPaymentKeys(mark, one.id)
+		args.addPaymentKeys(one.id)
 		group := one.group()
-		if one.state == recordPaid && numbers[group] == 0 {
+		if one.counts() && numbers[group] == 0 {
 			groups = append(groups, group)
 			numbers[group] = len(groups)
 		}
@@ -238,10 +268,10 @@ func settleArgs(t lifeToken, mark uint64, in []settlement, progress []journalPro
 	}
 	for _, one := range ordered {
 		number := 0
-		if one.state == recordPaid {
+		if one.counts() {
 			number = numbers[one.group()]
 		}
-		args.addSettlement(one, number)
+		args.addSettlement(one, number, mark)
 	}
 	for _, group := range groups {
 		args.addGroupFields(group)
@@ -249,14 +279,25 @@ func settleArgs(t lifeToken, mark uint64, in []settlement, progress []journalPro
 	return args, nil
 }
 
+// counts says whether sums have the payment.
+func (s *settlement) counts() bool { return s.state == recordPaid && !s.hidden }
+
+// under is the purge mark to write into the record: that of a hidden one may be any but the one in force.
+func (s *settlement) under(inForce uint64) uint64 {
+	if s.hidden {
+		return inForce - 1
+	}
+	return inForce
+}
+
 func (s *settlement) group() settleGroup {
 	return settleGroup{s.processor, floorDiv(s.requestedAt, sliceLength)}
 }
 
-func (a *scriptArgs) addSettlement(one *settlement, group int) {
+func (a *scriptArgs) addSettlement(one *settlement, group int, mark uint64) {
 	a.text = appendField(a.text, one.id)
 	a.end()
-	a.text = one.appendJSON(a.text)
+	a.text = one.appendJSON(a.text, one.under(mark))
 	a.end()
 	a.addInt(int64(group))
 	a.addInt(int64(one.amount))
@@ -286,8 +327,8 @@ func (a *scriptArgs) addGroupFields(group settleGroup) {
 	}
 }
 
-func (a *scriptArgs) addPaymentKeys(mark uint64, id paymentID) {
-	a.text = appendRecordKey(a.text, mark, id)
+func (a *scriptArgs) addPaymentKeys(id paymentID) {
+	a.text = appendRecordKey(a.text, id)
 	a.end()
 	a.text = appendClaimKey(a.text, id)
 	a.end()
@@ -324,7 +365,7 @@ func (s *redisStore) recordsBatch(ctx context.Context, ids []paymentID, out []fo
 	args.add(keyLife)
 	args.add(keyMark)
 	for _, id := range ids {
-		args.addPaymentKeys(mark, id)
+		args.addPaymentKeys(id)
 	}
 	args.keysEnd()
 	args.addHead(t, stateReady, mark)
@@ -347,6 +388,7 @@ func (s *redisStore) recordsBatch(ctx context.Context, ids []paymentID, out []fo
 		if out[i].record, err = parseRecord(ids[i], reply); err != nil {
 			return err
 		}
+		out[i].hidden = out[i].state != recordClaimed && out[i].mark != mark
 	}
 	return nil
 }

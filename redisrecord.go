@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 )
 
@@ -14,6 +13,9 @@ import (
 //	claim     [cents, acceptedAt, "journal", seq]
 //	paid      ["d" or "f", cents, acceptedAt, requestedAt-acceptedAt, settledAt-acceptedAt]
 //	rejected  ["x", cents, acceptedAt, settledAt-acceptedAt]
+//
+// The letter of a final record is followed by the purge mark that it was settled under, unless that is 0: "d3". With any
+// other mark than the one in force it is hidden.
 const (
 	paidAtDefault   = "d"
 	paidAtFallback  = "f"
@@ -33,7 +35,8 @@ func (c *claim) appendJSON(dst []byte) []byte {
 	return append(dst, ']')
 }
 
-func (s *settlement) appendJSON(dst []byte) []byte {
+// appendJSON appends the final record of a payment that is settled under the given purge mark.
+func (s *settlement) appendJSON(dst []byte, mark uint64) []byte {
 	kind := rejectedForGood
 	offsets := []micros{s.settledAt - s.acceptedAt}
 	if s.state == recordPaid {
@@ -45,6 +48,9 @@ func (s *settlement) appendJSON(dst []byte) []byte {
 	}
 	dst = append(dst, '[', '"')
 	dst = append(dst, kind...)
+	if mark > 0 {
+		dst = strconv.AppendUint(dst, mark, 10)
+	}
 	dst = append(dst, '"', ',')
 	dst = strconv.AppendInt(dst, int64(s.amount), 10)
 	dst = append(dst, ',')
@@ -63,34 +69,49 @@ func parseRecord(id paymentID, text []byte) (record, error) {
 		return record{}, fmt.Errorf("cannot read the record of %s: %w", id, err)
 	}
 	rec := record{id: id}
-	var kind string
-	var err error
+	letter, mark, err := parseKind(parts)
 	scan := func(into ...any) {
 		if len(parts) != len(into) {
-			err = fmt.Errorf("%d parts", len(parts))
+			err = errors.Join(err, fmt.Errorf("%d parts", len(parts)))
 		}
 		for i := range min(len(parts), len(into)) {
 			err = errors.Join(err, json.Unmarshal(parts[i], into[i]))
 		}
 	}
-	if len(parts) > 0 && slices.Contains([]string{`"d"`, `"f"`}, string(parts[0])) {
-		rec.state = recordPaid
-		scan(&kind, &rec.amount, &rec.acceptedAt, &rec.requestedAt, &rec.settledAt)
-		rec.requestedAt += rec.acceptedAt
-		rec.settledAt += rec.acceptedAt
-		if kind == paidAtFallback {
+	switch letter {
+	case paidAtDefault, paidAtFallback:
+		rec.state, rec.processor = recordPaid, onDefault
+		if letter == paidAtFallback {
 			rec.processor = onFallback
 		}
-	} else if len(parts) > 0 && string(parts[0]) == `"x"` {
+		scan(new(string), &rec.amount, &rec.acceptedAt, &rec.requestedAt, &rec.settledAt)
+		rec.requestedAt += rec.acceptedAt
+	case rejectedForGood:
 		rec.state = recordRejected
-		scan(&kind, &rec.amount, &rec.acceptedAt, &rec.settledAt)
-		rec.settledAt += rec.acceptedAt
-	} else {
+		scan(new(string), &rec.amount, &rec.acceptedAt, &rec.settledAt)
+	default:
 		rec.state = recordClaimed
 		scan(&rec.amount, &rec.acceptedAt, &rec.journal, &rec.seq)
+	}
+	if rec.state != recordClaimed {
+		rec.mark = mark
+		rec.settledAt += rec.acceptedAt
 	}
 	if err != nil {
 		return record{}, fmt.Errorf("cannot read the record of %s: %w", id, err)
 	}
 	return rec, nil
+}
+
+// parseKind reads the first part of a final record: its letter, and the purge mark behind it. A claim has neither: its first
+// part is a number.
+func parseKind(parts []json.RawMessage) (letter string, mark uint64, err error) {
+	var kind string
+	if len(parts) == 0 || json.Unmarshal(parts[0], &kind) != nil {
+		return "", 0, nil
+	}
+	if len(kind) > 1 {
+		mark, err = strconv.ParseUint(kind[1:], 10, 64)
+	}
+	return kind[:min(1, len(kind))], mark, err
 }

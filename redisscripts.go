@@ -27,14 +27,14 @@ func (s storeScript) run(ctx context.Context, conn redis.Conn, args *scriptArgs)
 
 // storeScripts is every script the store uses.
 type storeScripts struct {
-	begin, report, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, unlink storeScript
+	begin, report, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink storeScript
 }
 
 func newStoreScripts() *storeScripts {
 	return &storeScripts{
 		begin:    newStoreScript(luaBegin),
 		report:   newStoreScript(luaLife + luaReport),
-		claim:    newStoreScript(luaLife + luaMark + luaClaim),
+		claim:    newStoreScript(luaLife + luaClaim),
 		settle:   newStoreScript(luaLife + luaMark + luaSettle),
 		records:  newStoreScript(luaLife + luaMark + luaRecords),
 		purge:    newStoreScript(luaLife + luaPurge),
@@ -43,13 +43,14 @@ func newStoreScripts() *storeScripts {
 		sweep:    newStoreScript(luaLife + luaMark + luaSweep),
 		swept:    newStoreScript(luaLife + luaMark + luaSwept),
 		forget:   newStoreScript(luaLife + luaMark + luaForget),
+		bury:     newStoreScript(luaLife + luaMark + luaBury),
 		unlink:   newStoreScript(luaLife + luaMark + luaUnlink),
 	}
 }
 
 // load sends every script to a server in one round trip.
 func (s *storeScripts) load(ctx context.Context, conn redis.Conn) error {
-	all := []storeScript{s.begin, s.report, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.unlink}
+	all := []storeScript{s.begin, s.report, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.bury, s.unlink}
 	for _, one := range all[:len(all)-1] {
 		if err := conn.Send("SCRIPT", "LOAD", one.source); err != nil {
 			return err
@@ -152,27 +153,29 @@ end
 return state
 `
 
-// luaClaim: KEYS life, mark, then record bucket and claim bucket of each payment; ARGV token, state, mark, then
-// field and claim of each payment. Answers for each payment nil when the claim is new, else what was there.
+// luaClaim: KEYS life, then record bucket and claim bucket of each payment; ARGV token, state, then field, claim, and "1" for a
+// slot that has an attempt out, of each payment. Answers for each payment nil when the claim is new, else what was there. What
+// a purge has hidden is there. A slot that has an attempt out takes the claim whoever has it: that is of an older copy.
 const luaClaim = `
 local answers, fresh, mine = {}, {}, {}
-for i = 1, (#KEYS - 2) / 2 do
-  local field, text = ARGV[2 * i + 2], ARGV[2 * i + 3]
-  local there = redis.call('HGET', KEYS[2 * i + 1], field)
-  local claimed = redis.call('HGET', KEYS[2 * i + 2], field)
+for i = 1, (#KEYS - 1) / 2 do
+  local field, text, out = ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
+  local there = redis.call('HGET', KEYS[2 * i], field)
+  local claimed = redis.call('HGET', KEYS[2 * i + 1], field)
   answers[i] = there or claimed or mine[field] or false
-  if not answers[i] then
+  if not answers[i] or (out == '1' and not there) then
     mine[field] = text
     fresh[#fresh + 1] = i
   end
 end
 for _, i in ipairs(fresh) do
-  redis.call('HSET', KEYS[2 * i + 2], ARGV[2 * i + 2], ARGV[2 * i + 3])
+  redis.call('HSET', KEYS[2 * i + 1], ARGV[3 * i], ARGV[3 * i + 1])
 end
 return answers
 `
 
-// luaRecords: KEYS and fields as for luaClaim, without the claims. Answers what is known of each payment.
+// luaRecords: KEYS life, mark, then record bucket and claim bucket of each payment; ARGV token, state, mark, then the field
+// of each payment. Answers what is known of each payment.
 const luaRecords = `
 local answers = {}
 for i = 1, (#KEYS - 2) / 2 do
@@ -185,12 +188,14 @@ return answers
 // luaSettle: KEYS life, mark, swept, late, progress, then record bucket and claim bucket of each payment, then
 // slice, second, minute, hour and day of each group (the payments of one processor in one slice).
 // ARGV token, state, mark, number of progress pairs, number of payments, then journal and low of each pair, then
-// per payment: field, record, its group (0: rejected), cents, requestedAt, whether it was requested after it
+// per payment: field, record, its group (0: rejected, or hidden by a purge), cents, requestedAt, whether it was requested after it
 // was accepted ("1") or before ("0"), settledAt; then per group its epoch minute and its field in each hash.
 //
 // A final record is left alone, except that a paid one replaces a rejected one: money that moved is counted,
 // whatever the order in which it is told. A payment older than the swept minutes is counted only when a claim
 // shows that it was not settled before: without one it is a replay whose record has been forgotten.
+//
+// Answers the fields of those that were settled before, and hidden by a purge since.
 const luaSettle = `
 local pairsAt, paymentsAt = 5, 5 + 2 * ARGV[4]
 local payments = tonumber(ARGV[5])
@@ -199,13 +204,13 @@ local swept = redis.call('HGET', KEYS[3], 'to')
 swept = swept and tonumber(swept)
 redis.call('ZCARD', KEYS[4])
 
-local seen, writes, groups, touched = {}, {}, {}, {}
+local seen, writes, groups, touched, hidden = {}, {}, {}, {}, {}
 for i = 0, payments - 1 do
   local at, key = paymentsAt + 7 * i, 5 + 2 * i
   local field, group = ARGV[at + 1], tonumber(ARGV[at + 3])
   local claimed = redis.call('HEXISTS', KEYS[key + 2], field) == 1
   local old = redis.call('HGET', KEYS[key + 1], field)
-  local rejected = old and string.sub(old, 1, 4) == '["x"'
+  local rejected = old and string.sub(old, 1, 3) == '["x'
   local late = group > 0 and swept and tonumber(ARGV[groupsAt + 5 * (group - 1) + 1]) < swept
   if not seen[field] and (not old or (rejected and group > 0)) and (not late or claimed) then
     seen[field] = true
@@ -223,6 +228,11 @@ for i = 0, payments - 1 do
         g[3][#g[3] + 1] = ARGV[at + 5]
         g[3][#g[3] + 1] = field .. ARGV[at + 4]
       end
+    end
+  elseif old then
+    local under = string.match(old, '^%["%a(%d+)"') or '0'
+    if under ~= ARGV[3] then
+      hidden[#hidden + 1] = field
     end
   end
 end
@@ -282,7 +292,7 @@ end
 for _, p in ipairs(progress) do
   redis.call('HSET', KEYS[5], p[1], p[2])
 end
-return #writes
+return hidden
 `
 
 // luaPurge: KEYS life, mark; ARGV token, state, mark. Answers the mark in force.
@@ -338,6 +348,19 @@ if not done or tonumber(done) < tonumber(ARGV[4]) then
   redis.call('HSET', KEYS[3], 'done', ARGV[4])
 end
 return 1
+`
+
+// luaBury: KEYS life, mark, late, slices of lower marks; ARGV token, state, mark. A slice leads retention to its records;
+// before it is unlinked, late does so in its place.
+const luaBury = `
+for i = 4, #KEYS do
+  local members = redis.call('ZRANGE', KEYS[i], 0, -1, 'WITHSCORES')
+  for m = 1, #members, 2 do
+    redis.call('ZADD', KEYS[3], members[m + 1], string.sub(members[m], 1, 22))
+  end
+  redis.call('UNLINK', KEYS[i])
+end
+return #KEYS - 3
 `
 
 // luaForget: KEYS life, mark, a sorted set (slice or late), record bucket of each member; ARGV token, state,

@@ -25,14 +25,14 @@ func testID(n int) paymentID {
 }
 
 func paidOne(n int, p processorID, at micros, amount cents) settlement {
-	return settlement{record{
+	return settlement{record: record{
 		id: testID(n), amount: amount, state: recordPaid, acceptedAt: at - 1500, processor: p,
 		requestedAt: at, settledAt: at + 2500,
 	}}
 }
 
 func rejectedOne(n int, at micros) settlement {
-	return settlement{record{id: testID(n), amount: 1990, state: recordRejected, acceptedAt: at, settledAt: at + 700}}
+	return settlement{record: record{id: testID(n), amount: 1990, state: recordRejected, acceptedAt: at, settledAt: at + 700}}
 }
 
 func claimFor(one settlement, journal string, seq uint64) claim {
@@ -84,7 +84,7 @@ func dump(tb testing.TB, conn redis.Conn) string {
 func claimOne(t *testing.T, s *redisStore, token lifeToken, c claim) claimAnswer {
 	t.Helper()
 	out := make([]claimAnswer, 1)
-	if err := s.claim(t.Context(), token, false, s.mark.Load(), []claim{c}, out); err != nil {
+	if err := s.claim(t.Context(), token, false, []claim{c}, out); err != nil {
 		t.Fatal(err)
 	}
 	return out[0]
@@ -92,7 +92,7 @@ func claimOne(t *testing.T, s *redisStore, token lifeToken, c claim) claimAnswer
 
 func settleAll(t testing.TB, s *redisStore, token lifeToken, in ...settlement) {
 	t.Helper()
-	if err := s.settle(t.Context(), token, s.mark.Load(), in, nil); err != nil {
+	if _, err := s.settle(t.Context(), token, s.mark.Load(), in, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -160,7 +160,7 @@ func TestOneOfTwoJournalsWinsAClaim(t *testing.T) {
 		errs := make(chan error, 2)
 		for i, claims := range [][]claim{ours, theirs} {
 			answers[i] = make([]claimAnswer, payments)
-			go func() { errs <- s.claim(t.Context(), token, false, 0, claims, answers[i]) }()
+			go func() { errs <- s.claim(t.Context(), token, false, claims, answers[i]) }()
 		}
 		for range 2 {
 			if err := <-errs; err != nil {
@@ -178,7 +178,7 @@ func TestOneOfTwoJournalsWinsAClaim(t *testing.T) {
 		}
 		// The winner of each may ask again.
 		again := make([]claimAnswer, payments)
-		if err := s.claim(t.Context(), token, false, 0, ours, again); err != nil {
+		if err := s.claim(t.Context(), token, false, ours, again); err != nil {
 			t.Fatal(err)
 		}
 		for i := range again {
@@ -195,11 +195,43 @@ func TestTwoSlotsOfOnePaymentInOneBatch(t *testing.T) {
 		one := paidOne(1, onDefault, noon, 1990)
 		out := make([]claimAnswer, 2)
 		in := []claim{claimFor(one, "j1", 1), claimFor(one, "j1", 2)}
-		if err := s.claim(t.Context(), token, false, 0, in, out); err != nil {
+		if err := s.claim(t.Context(), token, false, in, out); err != nil {
 			t.Fatal(err)
 		}
 		if out[0].kind != claimWon || out[1].kind != claimHeld || out[1].rec.seq != 1 {
 			t.Fatalf("%+v", out)
+		}
+	})
+}
+
+// TestSlotWithAnAttemptOutTakesItsClaim: an older copy of the store has another slot in its place.
+func TestSlotWithAnAttemptOutTakesItsClaim(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s, token := readyStore(t, url)
+		one, final := paidOne(1, onDefault, noon, 1990), paidOne(2, onDefault, noon, 1990)
+		claimOne(t, s, token, claimFor(one, "j1", 1))
+		settleAll(t, s, token, final)
+		out := claimFor(one, "j2", 2)
+		if got := claimOne(t, s, token, out); got.kind != claimHeld {
+			t.Fatalf("%+v", got)
+		}
+		if got := lookUp(t, s, one.id); got.journal != "j1" {
+			t.Fatalf("a slot that has nothing out took the claim: %+v", got)
+		}
+		out.out = true
+		if got := claimOne(t, s, token, out); got.kind != claimHeld || got.rec.journal != "j1" {
+			t.Fatalf("it is not told whose claim it took: %+v", got)
+		}
+		if got := lookUp(t, s, one.id); got.journal != "j2" || got.seq != 2 {
+			t.Fatalf("%+v", got)
+		}
+		late := claimFor(final, "j2", 3)
+		late.out = true
+		if got := claimOne(t, s, token, late); got.kind != claimFinal {
+			t.Fatalf("%+v", got)
+		}
+		if got := lookUp(t, s, final.id); got.state != recordPaid {
+			t.Fatalf("%+v", got)
 		}
 	})
 }
@@ -259,12 +291,12 @@ func TestSettlingInAnyOrderAndAgainGivesTheSame(t *testing.T) {
 			for range try + 1 {
 				rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 				for part := range slices.Chunk(all, 300-70*try) {
-					if err := s.settle(t.Context(), token, 0, append(part, part[0]), progress); err != nil {
+					if _, err := s.settle(t.Context(), token, 0, append(part, part[0]), progress); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
-			if err := s.settle(t.Context(), token, 0, nil, []journalProgress{{"j1", 3}, {"j2", 8}}); err != nil {
+			if _, err := s.settle(t.Context(), token, 0, nil, []journalProgress{{"j1", 3}, {"j2", 8}}); err != nil {
 				t.Fatal(err)
 			}
 			got := dump(t, conn)
@@ -289,7 +321,7 @@ func TestStoredFormsStayPacked(t *testing.T) {
 	one := paidOne(1, onFallback, noon, 999_999_999_999)
 	one.settledAt = one.acceptedAt + 30*dayLength
 	one.requestedAt = one.acceptedAt - 1*dayLength
-	if text := one.appendJSON(nil); len(text) > packed {
+	if text := one.appendJSON(nil, 99); len(text) > packed {
 		t.Errorf("%s has %d bytes", text, len(text))
 	}
 	held := claimFor(one, "0123456789abcdef", 1<<32)
@@ -305,10 +337,10 @@ func TestSettleLeavesNothingHalfDone(t *testing.T) {
 	last := func(build func(dst []byte) []byte) string { return string(build(nil)) }
 	slice := floorDiv(noon, sliceLength)
 	broken := map[string][]any{
-		"record": {"SET", last(func(dst []byte) []byte { return appendRecordKey(dst, 0, other.id) }), "x"},
+		"record": {"SET", last(func(dst []byte) []byte { return appendRecordKey(dst, other.id) }), "x"},
 		"claim":  {"SET", last(func(dst []byte) []byte { return appendClaimKey(dst, other.id) }), "x"},
 		"slice":  {"SET", last(func(dst []byte) []byte { return appendSliceKey(dst, 0, onFallback, int64(slice)) }), "x"},
-		"late":   {"SET", last(func(dst []byte) []byte { return appendLateKey(dst, 0) }), "x"},
+		"late":   {"SET", keyLate, "x"},
 		"swept":  {"SET", last(func(dst []byte) []byte { return appendSweptKey(dst, 0) }), "x"},
 		"pace":   {"SET", keyProgress, "x"},
 	}
@@ -329,7 +361,7 @@ func TestSettleLeavesNothingHalfDone(t *testing.T) {
 			claimOne(t, s, token, claimFor(one, "j1", 1))
 			do(t, conn, command[0].(string), command[1:]...)
 			before := dump(t, conn)
-			err := s.settle(t.Context(), token, 0, []settlement{one, other}, []journalProgress{{"j1", 2}})
+			_, err := s.settle(t.Context(), token, 0, []settlement{one, other}, []journalProgress{{"j1", 2}})
 			if err == nil {
 				t.Errorf("%s: settled", name)
 			}
@@ -351,15 +383,15 @@ func TestFullRedisRefusesWholeBatches(t *testing.T) {
 		claims = append(claims, claimFor(paid[i], "j1", uint64(i)))
 	}
 	answers := make([]claimAnswer, len(claims))
-	if err := s.claim(t.Context(), token, false, 0, claims[:100], answers); err != nil {
+	if err := s.claim(t.Context(), token, false, claims[:100], answers); err != nil {
 		t.Fatal(err)
 	}
 	do(t, conn, "CONFIG", "SET", "maxmemory", "1mb")
 	before := dump(t, conn)
-	if err := s.claim(t.Context(), token, false, 0, claims[50:], answers); err == nil || !strings.Contains(err.Error(), "OOM") {
+	if err := s.claim(t.Context(), token, false, claims[50:], answers); err == nil || !strings.Contains(err.Error(), "OOM") {
 		t.Fatalf("claim: %v", err)
 	}
-	if err := s.settle(t.Context(), token, 0, paid[:100], []journalProgress{{"j1", 100}}); err == nil || !strings.Contains(err.Error(), "OOM") {
+	if _, err := s.settle(t.Context(), token, 0, paid[:100], []journalProgress{{"j1", 100}}); err == nil || !strings.Contains(err.Error(), "OOM") {
 		t.Fatalf("settle: %v", err)
 	}
 	if after := dump(t, conn); after != before {
@@ -395,7 +427,7 @@ func TestBigBatchesThroughTheEmbeddedStoreAreQuick(t *testing.T) {
 		if len(batch) < maxStoreBatch {
 			continue
 		}
-		if err := s.claim(t.Context(), token, false, 0, claims, answers); err != nil {
+		if err := s.claim(t.Context(), token, false, claims, answers); err != nil {
 			t.Fatal(err)
 		}
 		settleAll(t, s, token, batch...)

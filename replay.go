@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -31,7 +32,7 @@ func (s *settler) enter(ctx context.Context) error {
 	ready := false
 	for _, j := range *s.ledger.journals.Load() {
 		if j.replayedIn != born.token {
-			if err := j.purge(s.mark(), s.ledger.clock.now()); err != nil { // its owner may have been down when a purge came
+			if err := j.purge(s.mark()); err != nil { // its owner may have been down when a purge came
 				return err
 			}
 			started := time.Now()
@@ -85,7 +86,7 @@ func texts(ids []journalID) []string {
 }
 
 // replay brings into a new life what Redis may lack of a journal: everything final from the store's own progress on, and
-// the claims of what is out. What was accepted only has no claim any more: it will claim again.
+// the claims of what is out, or may be. What was certainly accepted only has no claim any more: it will claim again.
 func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 	low := born.progress[j.id.String()]
 	now := nowMicros()
@@ -95,33 +96,37 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 	collect := func(v slotView) {
 		if st, ok := settlementOf(v, now); ok {
 			settled = append(settled, st)
-		} else if v.word.state() == slotSent || v.word.state() == slotLeaving {
+		}
+		switch v.word.state() {
+		case slotSent, slotLeaving:
 			out = append(out, s.ledger.claimOf(v))
-		} else if v.word.state() == slotConflict {
+		case slotAccepted:
+			if j.doubts.has(v.ref.seq()) {
+				out = append(out, s.ledger.claimOf(v))
+			}
+		case slotConflict:
 			notes = append(notes, conflictNote{v.id, v.amount})
+		case slotFree, slotPaid, slotSettled, slotPurged, slotInvalid, slotRejected, slotElsewhere, slotDuplicate, slotSetAside, slotStates:
 		}
 	}
 	flush := func() error {
 		n += len(settled) + len(out)
-		for len(settled) > 0 {
-			step := settled[:min(settleBatch, len(settled))]
-			settled = settled[len(step):]
+		for batch := range slices.Chunk(settled, settleBatch) {
 			if err := s.step(func(ctx context.Context) error {
-				return s.store.settle(ctx, born.token, s.mark(), step, nil)
+				_, err := s.store.settle(ctx, born.token, s.mark(), batch, nil)
+				return err
 			}); err != nil {
 				return err
 			}
 		}
 		answers := make([]claimAnswer, settleBatch)
-		for len(out) > 0 {
-			step := out[:min(settleBatch, len(out))]
-			out = out[len(step):]
+		for batch := range slices.Chunk(out, settleBatch) {
 			if err := s.step(func(ctx context.Context) error {
-				return s.store.claim(ctx, born.token, !born.ready, s.mark(), step, answers[:len(step)])
+				return s.store.claim(ctx, born.token, !born.ready, batch, answers[:len(batch)])
 			}); err != nil {
 				return err
 			}
-			s.check(step, answers)
+			s.check(batch, answers)
 		}
 		if len(notes) > 0 {
 			if err := s.step(func(ctx context.Context) error { return s.store.noteConflicts(ctx, notes) }); err != nil {
@@ -159,11 +164,12 @@ func (s *settler) step(call func(context.Context) error) error {
 	return call(ctx)
 }
 
-// check looks for the one thing that must never be: a payment of ours that is out while another slot holds its claim.
+// check says what a journal has found in the place of the claims of what it has out. An older copy of the store may have another
+// slot there; in the same life it must never be.
 func (s *settler) check(claims []claim, answers []claimAnswer) {
 	for i, c := range claims {
-		if answers[i].kind == claimHeld {
-			s.log.Error("two slots have an attempt out for one id", "id", c.id.String(), "journal", c.journal, "other", answers[i].rec.journal)
+		if c.out && answers[i].kind == claimHeld {
+			s.log.Warn("claim taken from another slot: its payment is out through this one", "id", c.id.String(), "journal", c.journal, "other", answers[i].rec.journal)
 		}
 	}
 }

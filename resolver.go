@@ -17,6 +17,8 @@ type resolver struct {
 	settler    *settler
 	feeder     *feeder
 	processors [processors]client
+	// doubtGrace is how long an attempt of an earlier process may still be under way at a processor.
+	doubtGrace time.Duration
 	metrics    *metrics
 	log        *slog.Logger
 
@@ -24,8 +26,8 @@ type resolver struct {
 	pins     pinHeap
 	out      map[*watched]struct{} // attempts that are out
 	kicked   chan struct{}         // capacity 1: an attempt is out, or a pin is due earlier than thought
-	doubts   []ref
-	lookUps  chan struct{} // a token for each look-up or repeated send that may run at once
+	doubts   []doubt               // about in the order in which they are due
+	lookUps  chan struct{}         // a token for each look-up or repeated send that may run at once
 	attempts sync.WaitGroup
 }
 
@@ -49,6 +51,13 @@ type pin struct {
 	sendFirst bool
 }
 
+// doubt is a payment that reads accepted and may be paid, or on its way, without a trace of it here.
+type doubt struct {
+	ref   ref
+	since time.Time // when it was found
+	due   time.Time
+}
+
 const (
 	// An attempt is looked up when it takes this much longer than expected, and again after as long.
 	overdueAfter = 300 * time.Millisecond
@@ -60,11 +69,13 @@ const (
 	lastPinRetry  = 5 * time.Second
 	// resolverConcurrency bounds look-ups and repeated sends together, for both processors: they count in a processor's limits.
 	resolverConcurrency = 200
-	doubtRetry          = time.Second
+	// A doubt is looked into again after this time where a processor did not answer.
+	doubtRetry = time.Second
 )
 
 func newResolver(l *ledger, pol gate, s *settler, f *feeder, procs [processors]client, m *metrics, log *slog.Logger) *resolver {
-	return &resolver{ledger: l, policy: pol, settler: s, feeder: f, processors: procs, metrics: m, log: log,
+	const doubtGrace = 10 * time.Second // SEND_TIMEOUT's default
+	return &resolver{ledger: l, policy: pol, settler: s, feeder: f, processors: procs, metrics: m, log: log, doubtGrace: doubtGrace,
 		out: make(map[*watched]struct{}), kicked: make(chan struct{}, 1), lookUps: make(chan struct{}, resolverConcurrency)}
 }
 
@@ -95,11 +106,14 @@ func (r *resolver) pin(v slotView) {
 	r.schedule(pin{ref: v.ref, at: v.word.processor(), due: time.Now()})
 }
 
-// doubt takes payments over that may be paid without a trace of it: accepted before a power loss, or before a purge.
+// doubt takes payments over that may be paid without a trace of it: accepted before a power loss.
 func (r *resolver) doubt(refs ...ref) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.doubts = append(r.doubts, refs...)
+	now := time.Now()
+	for _, one := range refs {
+		r.doubts = append(r.doubts, doubt{ref: one, since: now, due: now})
+	}
 	r.kick()
 }
 
@@ -145,14 +159,14 @@ func (r *resolver) run(ctx context.Context) {
 		case <-timer.C:
 		case <-r.kicked:
 		}
-		if wait, ok := r.step(ctx); ok {
+		if wait, ok := r.step(); ok {
 			timer.Reset(wait)
 		}
 	}
 }
 
 // step starts what is due, and says when to look again.
-func (r *resolver) step(ctx context.Context) (wait time.Duration, ok bool) {
+func (r *resolver) step() (wait time.Duration, ok bool) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -160,10 +174,10 @@ func (r *resolver) step(ctx context.Context) (wait time.Duration, ok bool) {
 		p := heap.Pop(&r.pins).(pin)
 		r.attempts.Go(func() { r.try(p); r.end() })
 	}
-	for len(r.doubts) > 0 && r.begin() {
-		d := r.doubts[len(r.doubts)-1]
-		r.doubts = r.doubts[:len(r.doubts)-1]
-		r.attempts.Go(func() { r.settleDoubt(ctx, d); r.end() })
+	for len(r.doubts) > 0 && !r.doubts[0].due.After(now) && r.begin() {
+		d := r.doubts[0]
+		r.doubts = r.doubts[1:]
+		r.attempts.Go(func() { r.settleDoubt(d); r.end() })
 	}
 	for w := range r.out {
 		if !w.busy && now.After(w.next) && r.begin() {
@@ -172,7 +186,7 @@ func (r *resolver) step(ctx context.Context) (wait time.Duration, ok bool) {
 		}
 	}
 	switch {
-	case len(r.out) > 0 || len(r.doubts) > 0:
+	case len(r.out) > 0 || len(r.doubts) > 0: // every step looks at both
 		return watchEvery, true
 	case len(r.pins) > 0:
 		return max(time.Until(r.pins[0].due), time.Millisecond), true
@@ -280,38 +294,44 @@ func (r *resolver) sendAgain(v slotView, at processorID) bool {
 }
 
 // settleDoubt asks both processors for a payment that reads accepted and may be paid. Only when both have answered that they do
-// not know it may it be sent.
-func (r *resolver) settleDoubt(ctx context.Context, d ref) {
-	for {
-		v, ok := r.ledger.read(d)
-		if !ok || v.word.state() != slotAccepted {
-			return
-		}
-		absent := 0
-		for id := range processorID(processors) {
-			res := r.processors[id].lookUp(v.id)
-			r.metrics.lookUp(id, res)
-			switch res.kind {
-			case lookUpFound:
-				if v, ok := r.ledger.paidAs(v, id, res.amount, res.requestedAt); ok {
-					r.settler.addNow(v.ref)
-				}
-				return
-			case lookUpAbsent:
-				absent++
-			case lookUpNoAnswer:
-			}
-		}
-		if absent == processors {
-			if v, ok := r.ledger.cleared(v); ok {
-				r.feeder.add(v.ref)
+// not know it may it be sent, and only when no attempt from before can be under way any more: until then their word proves nothing.
+func (r *resolver) settleDoubt(d doubt) {
+	v, ok := r.ledger.read(d.ref)
+	if !ok || v.word.state() != slotAccepted {
+		return
+	}
+	asked := time.Now()
+	absent := 0
+	for id := range processorID(processors) {
+		res := r.processors[id].lookUp(v.id)
+		r.metrics.lookUp(id, res)
+		switch res.kind {
+		case lookUpFound:
+			if v, ok := r.ledger.paidAs(v, id, res.amount, res.requestedAt); ok {
+				r.settler.addNow(v.ref)
 			}
 			return
-		}
-		if pause(ctx, doubtRetry); ctx.Err() != nil {
-			return
+		case lookUpAbsent:
+			absent++
+		case lookUpNoAnswer:
 		}
 	}
+	certain := d.since.Add(r.doubtGrace)
+	switch {
+	case absent == processors && !asked.Before(certain):
+		if v, ok := r.ledger.cleared(v); ok {
+			r.feeder.add(v.ref)
+		}
+		return
+	case absent == processors:
+		d.due = certain
+	default:
+		d.due = time.Now().Add(doubtRetry)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doubts = append(r.doubts, d)
+	r.kick()
 }
 
 // pinned is how many payments wait for their outcome to be found out.

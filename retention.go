@@ -17,6 +17,9 @@ type retiredSegment struct {
 
 // retire takes the segments in which everything is final out of the table and unmaps them.
 func (j *journal) retire() error {
+	if j.searching.Load() {
+		return nil
+	}
 	for _, seg := range j.table.Load().list {
 		if seg == nil || seg.finals.Load() < segmentSlots || seg.number >= j.next.Load()>>segmentSlotsLog2 {
 			continue
@@ -31,7 +34,10 @@ func (j *journal) retire() error {
 func (j *journal) retireSegment(seg *segment) error {
 	var newest micros
 	for i := range seg.slots {
-		if seg.slots[i].load() != 0 {
+		switch w := seg.slots[i].load(); {
+		case w == wordSetAside:
+			newest = max(newest, nowMicros()) // when it was accepted is not known
+		case w != 0:
 			newest = max(newest, seg.slots[i].acceptedAt)
 		}
 	}
@@ -76,24 +82,33 @@ func (j *journal) expire(oldest micros) error {
 	return failed
 }
 
-// eachRetired visits the slots of the segments that are no longer mapped, from a sequence on, leaving out what a purge forgot
-// and what was accepted before oldest.
+// eachRetired visits the slots of the segments that are no longer mapped, from a sequence on, leaving out what was accepted
+// before oldest. What was settled in a segment that a purge forgot is shown as purged.
 func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)) error {
 	j.mu.Lock()
 	retired := slices.Clone(j.retired)
 	j.mu.Unlock()
 	for _, r := range retired {
-		if r.purged || r.newest < oldest || (r.number+1)<<segmentSlotsLog2 <= from {
+		if r.newest < oldest || (r.number+1)<<segmentSlotsLog2 <= from {
 			continue
 		}
 		seg, err := openSegment(j.dir, j.id, r.number)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // its time has come meanwhile
 		}
+		if errors.Is(err, errDamaged) { // the next start repairs it; nothing may wait for that
+			j.log.Error("settled payments cannot be replayed", "error", err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		eachSlot(j, seg, from, visit)
+		eachSlot(j, seg, from, func(v slotView) {
+			if s := v.word.state(); r.purged && (s == slotSettled || s == slotRejected) {
+				v.word = v.word.with(slotPurged)
+			}
+			visit(v)
+		})
 		if err := seg.unmap(); err != nil {
 			return fmt.Errorf("cannot unmap %s: %w", seg.path, err)
 		}
@@ -103,13 +118,11 @@ func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)
 
 // purge forgets what is settled, and remembers the mark. The settler calls it, between two batches, so that no settle is
 // under way under the old mark.
-//
-// now is stored first, before anybody can learn the new mark: who claims under that mark sees it.
-func (j *journal) purge(mark uint64, now micros) error {
+func (j *journal) purge(mark uint64) error {
 	if j.head.mark.Load() >= mark {
 		return nil
 	}
-	j.head.purgedAt.Store(int64(now))
+	j.head.purging.Store(mark) // what is begun is finished, whatever comes: see recover
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i, r := range j.retired {
@@ -117,13 +130,13 @@ func (j *journal) purge(mark uint64, now micros) error {
 			continue
 		}
 		seg, err := openSegment(j.dir, j.id, r.number)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errDamaged) {
 			return err
 		}
 		if err == nil {
 			seg.head.purged.Store(1)
-			if err := seg.unmap(); err != nil {
-				return fmt.Errorf("cannot unmap %s: %w", seg.path, err)
+			if err := errors.Join(j.syncBeforeMark(seg), seg.unmap()); err != nil {
+				return fmt.Errorf("cannot purge %s: %w", seg.path, err)
 			}
 		}
 		j.retired[i].purged = true
@@ -138,10 +151,26 @@ func (j *journal) purge(mark uint64, now micros) error {
 				s.word.CompareAndSwap(uint64(w), uint64(w.with(slotPurged)))
 			}
 		}
+		if err := j.syncBeforeMark(seg); err != nil {
+			return err
+		}
 	}
 	j.head.mark.Store(mark)
+	if j.durable && j.lock != nil {
+		if err := unix.Fdatasync(int(j.lock.Fd())); err != nil {
+			return fmt.Errorf("cannot sync the purge mark: %w", err)
+		}
+	}
 	return nil
 }
 
-// purgedAt is when settled history was last forgotten here.
-func (j *journal) purgedAt() micros { return micros(j.head.purgedAt.Load()) }
+// syncBeforeMark: the purge mark must not reach the disk before what it speaks for, or settled history would come back.
+func (j *journal) syncBeforeMark(seg *segment) error {
+	if !j.durable {
+		return nil
+	}
+	if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
+		return fmt.Errorf("cannot sync %s: %w", seg.path, err)
+	}
+	return nil
+}

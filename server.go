@@ -124,6 +124,10 @@ func (s *server) getSummary(reqCtx context.Context, ctx *fasthttp.RequestCtx) {
 		refuse(ctx, bad)
 		return
 	}
+	if s.settler.stall.lacking() {
+		s.away(ctx, "the shared store does not take what was paid", errStalled)
+		return
+	}
 	sum, err := s.store.summary(reqCtx, from, to)
 	if err != nil {
 		if errors.Is(err, errNoLife) {
@@ -136,6 +140,8 @@ func (s *server) getSummary(reqCtx context.Context, ctx *fasthttp.RequestCtx) {
 	ctx.SetContentType("application/json")
 	ctx.SetBody(sum.appendJSON(nil))
 }
+
+var errStalled = errors.New("payments that were paid cannot be settled")
 
 // window reads the edges, both optional and both inclusive. What is finer than a microsecond is rounded inwards.
 func window(ctx *fasthttp.RequestCtx) (from, to micros, bad *problem) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -21,7 +22,8 @@ type settler struct {
 
 	queue     *ring         // what is to be settled; has room for all that may be pending
 	kicked    chan struct{} // capacity 1: there is something to do
-	answering atomic.Bool   // Redis answered when it was last asked
+	answering atomic.Bool   // Redis did what it was asked to when it was last asked
+	stall     *stall        // whether payments that were paid could not be settled at the last try
 	missed    bool          // it was away before
 	awaiting  bool          // said that other journals have yet to report
 	urgent    atomic.Bool   // the next batch does not linger
@@ -40,8 +42,8 @@ type settleStore interface {
 	beginLife(ctx context.Context, mark uint64) (newLife, error)
 	report(ctx context.Context, t lifeToken, journal string, all []string) (bool, error)
 	noteConflicts(ctx context.Context, notes []conflictNote) error
-	claim(ctx context.Context, t lifeToken, replaying bool, mark uint64, in []claim, out []claimAnswer) error
-	settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) error
+	claim(ctx context.Context, t lifeToken, replaying bool, in []claim, out []claimAnswer) error
+	settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) (hidden []paymentID, err error)
 	purge(ctx context.Context, t lifeToken, mark uint64) (uint64, error)
 }
 
@@ -58,6 +60,7 @@ const (
 
 func newSettler(l *ledger, store settleStore, lf *lifeWatch, linger time.Duration, m *metrics, log *slog.Logger) *settler {
 	s := &settler{ledger: l, store: store, life: lf, linger: linger, metrics: m, announce: func(uint64) {}, log: log,
+		stall: &stall{clock: l.clock, tell: func() {}},
 		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), purges: make(chan purgeRequest),
 		views: make([]slotView, 0, settleBatch), batch: make([]settlement, 0, settleBatch)}
 	for _, j := range *l.journals.Load() {
@@ -144,18 +147,21 @@ func (s *settler) work(ctx context.Context) {
 		s.retry(ctx, err)
 		return
 	}
-	if !s.answering.Swap(true) {
-		s.log.Info("store answers")
-	}
 	for ctx.Err() == nil {
 		if s.inHand == 0 {
 			s.inHand = s.queue.popInto(s.refs[:])
 		}
-		if s.inHand == 0 {
-			return
+		if s.inHand > 0 {
+			if err := s.settle(ctx, s.refs[:s.inHand]); err != nil {
+				s.retry(ctx, err)
+				return
+			}
 		}
-		if err := s.settle(ctx, s.refs[:s.inHand]); err != nil {
-			s.retry(ctx, err)
+		s.stall.here.Store(false)
+		if !s.answering.Swap(true) {
+			s.log.Info("store answers")
+		}
+		if s.inHand == 0 {
 			return
 		}
 		s.inHand = 0
@@ -178,6 +184,7 @@ func (s *settler) retry(ctx context.Context, err error) {
 		s.known = "" // Redis missed a purge of ours: entering its life brings the mark
 	default:
 		s.metrics.storeErrors.Inc()
+		s.stall.here.Store(s.inHand+s.queue.len() > 0)
 		if s.answering.Swap(false) || !s.missed {
 			s.log.Warn("store is away: nothing is sent, and summaries are refused", "error", err)
 		}
@@ -205,33 +212,38 @@ func (s *settler) settle(ctx context.Context, refs []ref) error {
 		return nil
 	}
 	token := s.store.token()
-	if err := s.store.settle(ctx, token, s.mark(), s.batch, s.progress(token)); err != nil {
+	hidden, err := s.store.settle(ctx, token, s.mark(), s.batch, s.progress(token))
+	if err != nil {
 		return err
 	}
-	for i, v := range s.views {
+	for _, v := range s.views {
+		final := slotRejected
 		if v.word.state() == slotPaid {
-			s.ledger.become(v, slotSettled)
+			final = slotSettled
 			s.metrics.paid(v.word.processor(), now-v.acceptedAt)
 		} else {
-			s.ledger.become(v, slotRejected)
 			s.metrics.rejected.Inc()
 		}
-		s.views[i] = v
+		if slices.Contains(hidden, v.id) { // it was settled before, nobody heard of it, and then came a purge
+			final = slotPurged
+		}
+		s.ledger.become(v, final)
 	}
 	return nil
 }
 
 // settlementOf is what Redis is told of a slot; ok is false for one that is not paid or rejected.
 func settlementOf(v slotView, now micros) (_ settlement, ok bool) {
-	st := settlement{record{id: v.id, amount: v.paidAmount, acceptedAt: v.acceptedAt, settledAt: now}}
+	st := settlement{record: record{id: v.id, amount: v.paidAmount, acceptedAt: v.acceptedAt, settledAt: now}}
 	switch v.word.state() {
-	case slotPaid, slotSettled:
+	case slotPaid, slotSettled, slotPurged:
 		st.state, st.processor, st.requestedAt = recordPaid, v.word.processor(), v.requestedAt
+		st.hidden = v.word.state() == slotPurged
 		return st, true
 	case slotInvalid, slotRejected:
 		st.state = recordRejected
 		return st, true
-	case slotFree, slotAccepted, slotLeaving, slotSent, slotPurged, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
+	case slotFree, slotAccepted, slotLeaving, slotSent, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
 	}
 	return st, false
 }

@@ -28,7 +28,7 @@ type payer struct {
 // claimStore, gate and client are the seams at which workers run without Redis, policy and network.
 type claimStore interface {
 	token() lifeToken
-	claim(ctx context.Context, t lifeToken, replaying bool, mark uint64, in []claim, out []claimAnswer) error
+	claim(ctx context.Context, t lifeToken, replaying bool, in []claim, out []claimAnswer) error
 }
 
 type gate interface {
@@ -96,12 +96,11 @@ func (w *worker) claim(ctx context.Context, refs []ref) (lifeToken, bool) {
 		if !ok {
 			return "", false
 		}
-		mark := w.settler.mark() // before the slots are read: see journal.purge
 		w.read(refs)
 		if len(w.views) == 0 {
 			return token, true
 		}
-		err := w.store.claim(ctx, token, false, mark, w.claims, w.answers[:len(w.claims)])
+		err := w.store.claim(ctx, token, false, w.claims, w.answers[:len(w.claims)])
 		if err == nil {
 			w.sort()
 			return token, true
@@ -112,17 +111,11 @@ func (w *worker) claim(ctx context.Context, refs []ref) (lifeToken, bool) {
 	}
 }
 
-// read fills views and claims with what is to be claimed. A payment that was accepted before a purge and not claimed before it may
-// have been paid through another instance, and the purge has forgotten that: it is looked up first.
+// read fills views and claims with what is to be claimed.
 func (w *worker) read(refs []ref) {
 	w.views, w.claims = w.views[:0], w.claims[:0]
 	for _, r := range refs {
-		v, ok := w.ledger.read(r)
-		switch {
-		case !ok || v.word.state() != slotAccepted:
-		case v.word.attempts() == 0 && v.acceptedAt <= w.ledger.journal(r).purgedAt():
-			w.resolver.doubt(r)
-		default:
+		if v, ok := w.ledger.read(r); ok && v.word.state() == slotAccepted {
 			w.views = append(w.views, v)
 			w.claims = append(w.claims, w.ledger.claimOf(v))
 		}
@@ -221,7 +214,8 @@ func (p *payer) fly(ctx context.Context, v slotView, pm permit, token lifeToken)
 
 // claimOf is the claim that a slot makes: it names the slot, so that the same one may claim again after a crash or a lost reply.
 func (l *ledger) claimOf(v slotView) claim {
-	return claim{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, journal: l.journal(v.ref).id.String(), seq: v.ref.seq()}
+	out := v.word.state() == slotSent || v.word.state() == slotLeaving
+	return claim{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, journal: l.journal(v.ref).id.String(), seq: v.ref.seq(), out: out}
 }
 
 // recoverFrom does what an error of the store calls for before the call may be repeated. It is false when ctx ends.

@@ -30,7 +30,7 @@ type bubble struct {
 
 func (b *bubble) token() lifeToken { return b.living.Load().(lifeToken) }
 
-func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, _ uint64, in []claim, out []claimAnswer) error {
+func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, in []claim, out []claimAnswer) error {
 	if t != b.token() {
 		return errNoLife
 	}
@@ -45,15 +45,15 @@ func (b *bubble) beginLife(context.Context, uint64) (newLife, error) {
 
 func (b *bubble) report(context.Context, lifeToken, string, []string) (bool, error) { return true, nil }
 
-func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlement, _ []journalProgress) error {
+func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlement, _ []journalProgress) ([]paymentID, error) {
 	if b.failing.Add(-1) >= 0 {
 		time.Sleep(time.Second)
-		return errors.New("the store is away")
+		return nil, errors.New("the store is away")
 	}
 	for _, s := range in {
 		b.settled <- s
 	}
-	return nil
+	return nil, nil
 }
 
 func (b *bubble) purge(context.Context, lifeToken, uint64) (uint64, error) { return 0, nil }
@@ -83,8 +83,8 @@ func newBubble(t *testing.T, ctx context.Context, patience time.Duration) *bubbl
 	pol := newPolicy(patience, [processors]ppm{50_000, 150_000}, 100, l.clock, quietLog())
 	s := newSettler(l, b, watch, time.Millisecond, m, quietLog())
 	d := newDispatcher(4, 1<<16, 5*time.Millisecond)
-	e := &elsewhere{ledger: l, store: b, metrics: m, log: quietLog()}
 	f := newFeeder(d, 1<<16)
+	e := &elsewhere{ledger: l, feeder: f, store: b, metrics: m, log: quietLog()}
 	r := newResolver(l, pol, s, f, clients, m, quietLog())
 	b.payer = &payer{ledger: l, dispatcher: d, feeder: f, store: b, life: watch, policy: pol, resolver: r, settler: s, elsewhere: e,
 		processors: clients, metrics: m, log: quietLog()}

@@ -38,10 +38,15 @@ const (
 	dialTimeout   = 2 * time.Second
 	// As many connections as the answers of a second at the highest rate would need if each took a second.
 	connections = 1024
+	// Records are read by a few at once.
+	connectionsKept = 16
 )
 
 func newDoor(bases ...string) (*door, error) {
-	d := &door{slow: &http.Client{Timeout: answerTimeout}, patience: answerTimeout}
+	d := &door{
+		slow:     &http.Client{Timeout: answerTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: connectionsKept}},
+		patience: answerTimeout,
+	}
 	for _, base := range bases {
 		u, err := url.Parse(base)
 		if err != nil || u.Scheme != "http" || u.Host == "" {
@@ -179,7 +184,8 @@ func (d *door) record(ctx context.Context, id uuid.UUID) (paymentRecord, error) 
 
 // purge makes galo forget what it has settled before this storm.
 func (d *door) purge(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.bases[0]+"/purge-payments", nil)
+	base := d.bases[d.turn.Add(1)%uint64(len(d.bases))]
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/purge-payments", nil)
 	if err != nil {
 		return fmt.Errorf("cannot purge galo: %w", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,20 +22,23 @@ import (
 // A fleet is one galo or several, each a process of its own, sharing a data folder as they do in production.
 type fleet struct {
 	instances []*instance
+	ports     *ports
 	say       func(format string, args ...any)
 
 	mu      sync.Mutex
 	crashes []string
 }
 
-// An instance is one galo: it may die and be started again, and stays the same instance.
+// An instance is one galo, or a server that it needs: it may die and be started again, and stays the same instance.
 type instance struct {
 	fleet  *fleet
 	name   string
 	binary string
+	args   []string
 	env    []string
 	addr   string // host:port of LISTEN
 	admin  string // host:port of ADMIN_LISTEN
+	ready  func(ctx context.Context) bool
 	log    *os.File
 
 	mu      sync.Mutex
@@ -54,6 +58,8 @@ type fleetOptions struct {
 	patience  string
 	urls      [processors]string
 	fees      [processors]fee
+	ports     *ports               // shared with others; may be nil
+	own       func(i int) []string // settings of one instance, which go over those of all; may be nil
 }
 
 const (
@@ -66,25 +72,30 @@ const (
 )
 
 // buildGalo compiles the module's main package into dir.
-func buildGalo(ctx context.Context, dir string) (string, error) {
+func buildGalo(ctx context.Context, dir string, flags ...string) (string, error) {
+	return buildPackage(ctx, dir, "galo", ".", flags...)
+}
+
+// buildPackage compiles a main package that the module has, or has in its requirements, into dir.
+func buildPackage(ctx context.Context, dir, name, path string, flags ...string) (string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return "", err
 	}
-	binary := filepath.Join(dir, "galo")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	binary := filepath.Join(dir, name)
+	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build", "-o", binary}, flags, []string{path})...)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("cannot build galo: %w\n%s", err, out)
+		return "", fmt.Errorf("cannot build %s: %w\n%s", name, err, out)
 	}
 	return binary, nil
 }
 
 // startFleet starts all instances and waits until each is ready.
 func startFleet(ctx context.Context, o fleetOptions, say func(string, ...any)) (*fleet, error) {
-	f := &fleet{say: say}
+	f := &fleet{say: say, ports: cmp.Or(o.ports, newPorts())}
 	for i := range o.instances {
-		in, err := f.newInstance(fmt.Sprintf("galo-%d", i+1), o)
+		in, err := f.newInstance(i, o)
 		if err == nil {
 			f.instances = append(f.instances, in)
 			err = in.start()
@@ -101,12 +112,13 @@ func startFleet(ctx context.Context, o fleetOptions, say func(string, ...any)) (
 	return f, nil
 }
 
-func (f *fleet) newInstance(name string, o fleetOptions) (*instance, error) {
-	addr, err := quietPort()
+func (f *fleet) newInstance(i int, o fleetOptions) (*instance, error) {
+	name := fmt.Sprintf("galo-%d", i+1)
+	addr, err := f.ports.quiet()
 	if err != nil {
 		return nil, err
 	}
-	admin, err := quietPort()
+	admin, err := f.ports.quiet()
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +127,7 @@ func (f *fleet) newInstance(name string, o fleetOptions) (*instance, error) {
 		return nil, fmt.Errorf("cannot keep log of %s: %w", name, err)
 	}
 	in := &instance{fleet: f, name: name, binary: o.binary, addr: addr, admin: admin, log: log}
+	in.ready = func(ctx context.Context) bool { return ready(ctx, admin) }
 	in.env = append([]string{"STOP_TIMEOUT=" + stopTimeout.String()}, inherited()...)
 	in.env = append(in.env,
 		"INSTANCE="+name, "LISTEN="+addr, "ADMIN_LISTEN="+admin,
@@ -126,6 +139,9 @@ func (f *fleet) newInstance(name string, o fleetOptions) (*instance, error) {
 	if o.patience != "" {
 		in.env = append(in.env, "PATIENCE="+o.patience)
 	}
+	if o.own != nil {
+		in.env = append(in.env, o.own(i)...)
+	}
 	return in, nil
 }
 
@@ -133,16 +149,31 @@ func (f *fleet) newInstance(name string, o fleetOptions) (*instance, error) {
 // be given on the command line. exec uses the last of two values of a name.
 func inherited() []string { return slices.Clone(os.Environ()) }
 
-// quietPort finds a loopback port outside the range from which the kernel takes the ports of outgoing connections:
-// while a killed galo is down, one of the load's own connections could else sit on its port and keep it from
-// coming back.
-func quietPort() (string, error) {
+// ports are loopback ports outside the range from which the kernel takes the ports of outgoing connections: while a killed galo
+// is down, one of the load's own connections could else sit on its port and keep it from coming back. None is given twice, since
+// whoever has one may not listen yet.
+type ports struct {
+	mu    sync.Mutex
+	given map[int]bool
+}
+
+func newPorts() *ports { return &ports{given: make(map[int]bool)} }
+
+// quiet finds a port that nobody listens on.
+func (p *ports) quiet() (addr string, err error) {
 	const lowest, highest, tries = 20_000, 30_000, 50
-	var last error
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := errors.New("all are given")
 	for range tries {
-		addr := fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(highest-lowest))
+		port := lowest + rand.IntN(highest-lowest)
+		if p.given[port] {
+			continue
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
 		l, err := net.Listen("tcp", addr)
 		if err == nil {
+			p.given[port] = true
 			return addr, l.Close()
 		}
 		last = err
@@ -161,7 +192,7 @@ func (f *fleet) bases() (urls []string) {
 func (in *instance) start() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	cmd := exec.Command(in.binary)
+	cmd := exec.Command(in.binary, in.args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = in.env, in.log, in.log
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start %s: %w", in.name, err)
@@ -208,7 +239,7 @@ func (in *instance) awaitReady(ctx context.Context) error {
 	tick := time.NewTicker(readyEvery)
 	defer tick.Stop()
 	for {
-		if ready(ctx, in.admin) {
+		if in.ready(ctx) {
 			return nil
 		}
 		select {

@@ -19,6 +19,8 @@ type load struct {
 	door  *door
 	shots []shot
 	ends  []shotEnd // by shot; each is written by the shot's own goroutine and read after run has returned
+	// due says at a shot's moment whether it is to be sent at all; nil sends every one.
+	due func(i int) bool
 
 	latency  *times // every payment that got an answer
 	firstTry *times // those of them that needed no second try: what galo did, without the shadow of its deaths
@@ -59,6 +61,9 @@ func (l *load) run(ctx context.Context, start time.Time) {
 		due := start.Add(l.shots[i].at)
 		if !sleepUntil(ctx, due) {
 			return
+		}
+		if l.due != nil && !l.due(i) {
+			continue
 		}
 		l.attempted.Add(1)
 		clients.Go(func() { l.send(ctx, i, due) })

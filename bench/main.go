@@ -8,6 +8,7 @@
 //	go run ./bench                               the public preview storm
 //	go run ./bench -storm random -seed 7         another one
 //	go run ./bench -stack                        the compose stack under its limits
+//	go run ./bench faults -seed 7 -for 90s       random faults on real processes
 //	go run ./bench -stack -faults                the same, its parts killed, restarted and replaced one after the other
 //	go run ./bench processor -listen :8080       one simulated processor alone
 //	go run ./bench nothing -listen :9999         a server that answers 202 and does nothing
@@ -55,6 +56,8 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 			return runProcessor(ctx, args[1:], stderr)
 		case "nothing":
 			return runNothing(ctx, args[1:], stderr)
+		case "faults":
+			return runFaults(ctx, args[1:], newScreen(stdout), stderr)
 		}
 	}
 	s, err := parseSettings(args, stderr)
@@ -179,22 +182,31 @@ func (s settings) processors() (admins [processors]*adminClient, urls [processor
 			admins[i] = newAdminClient(name, urls[i], s.token)
 			continue
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		p, url, err := startProcessor(name, s.fees[i], s.token)
 		if err != nil {
 			shut()
-			return admins, urls, nil, fmt.Errorf("cannot start processor %s: %w", name, err)
+			return admins, urls, nil, err
 		}
-		p := newProcessor(name, s.fees[i], s.token)
 		own = append(own, p)
-		go func() { // ends with p.close
-			if err := p.serve(l); err != nil {
-				fmt.Fprintln(os.Stderr, "bench:", err)
-			}
-		}()
-		urls[i] = "http://" + l.Addr().String()
+		urls[i] = url
 		admins[i] = newAdminClient(name, urls[i], s.token)
 	}
 	return admins, urls, shut, nil
+}
+
+// startProcessor runs one in this process, until it is closed.
+func startProcessor(name string, share fee, token string) (p *processor, url string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, "", fmt.Errorf("cannot start processor %s: %w", name, err)
+	}
+	p = newProcessor(name, share, token)
+	go func() { // ends with p.close
+		if err := p.serve(l); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+	}()
+	return p, "http://" + l.Addr().String(), nil
 }
 
 // writeVerdict keeps a verdict for a program to read, if it is asked for.

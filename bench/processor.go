@@ -37,6 +37,7 @@ type processor struct {
 	token     atomic.Pointer[string]
 	loseClose atomic.Uint32 // of wholeShare answers to written payments: the connection is closed instead
 	loseHang  atomic.Uint32 // of wholeShare: the connection stays open and silent instead
+	odd       atomic.Pointer[oddity]
 
 	counters  counters
 	lookedUp  atomic.Uint64 // turns the zone letter of look-ups on and off
@@ -47,7 +48,7 @@ type processor struct {
 
 // counters are what a verdict wants to know beyond the payments.
 type counters struct {
-	posts, lookups, healths, busy, tooSoon, failed, repeated, malformed, lost atomic.Uint64
+	posts, lookups, healths, busy, tooSoon, failed, repeated, malformed, lost, odd atomic.Uint64
 }
 
 // wholeShare is all of the answers: shares to lose are in hundredths of a percent.
@@ -85,6 +86,9 @@ func (p *processor) close() {
 
 func (p *processor) handle(ctx *fasthttp.RequestCtx) {
 	path := string(ctx.Path())
+	if !strings.HasPrefix(path, "/admin/") && p.answersOddly(ctx, false) {
+		return
+	}
 	switch {
 	case path == "/payments":
 		if only(ctx, fasthttp.MethodPost) {
@@ -156,6 +160,9 @@ func (p *processor) pay(ctx *fasthttp.RequestCtx) {
 	}
 	if p.loseAnswer(ctx) {
 		p.counters.lost.Add(1)
+		return
+	}
+	if p.answersOddly(ctx, true) {
 		return
 	}
 	ctx.SetContentType("application/json; charset=utf-8")
@@ -262,13 +269,25 @@ func (p *processor) answerHealth(ctx *fasthttp.RequestCtx) {
 // healthLimit lets one call through per window. A window begins with the call that is let through: that is the
 // strictest of the fixed windows the real one may have, and what is well here is well there.
 type healthLimit struct {
-	mu    sync.Mutex
-	until time.Time
+	mu       sync.Mutex
+	until    time.Time
+	shortest time.Duration // from a call that was let through to the next one
+}
+
+func (h *healthLimit) closest() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.shortest
 }
 
 func (h *healthLimit) allow(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !h.until.IsZero() {
+		if gap := now.Sub(h.until) + healthWindow; h.shortest == 0 || gap < h.shortest {
+			h.shortest = gap
+		}
+	}
 	if now.Before(h.until) {
 		return false
 	}

@@ -40,6 +40,8 @@ func (p *processor) handleAdmin(ctx *fasthttp.RequestCtx, path string) {
 
 	case "PUT /admin/configurations/lose":
 		p.setLose(ctx)
+	case "PUT /admin/configurations/odd":
+		p.setOdd(ctx)
 	case "GET /admin/payments":
 		p.adminPayments(ctx)
 	case "GET /admin/counters":
@@ -62,7 +64,9 @@ func (p *processor) adminSummary(ctx *fasthttp.RequestCtx) {
 	if err == nil {
 		var to int64
 		if to, err = edge(ctx, "to", math.MaxInt64); err == nil {
-			t := within(p.ledger.all(), from, to)
+			all := p.ledger.all()
+			skip := ctx.QueryArgs().GetUintOrZero("skip")
+			t := within(all[min(skip, len(all)):], from, to)
 			answerJSON(ctx, fasthttp.StatusOK, adminTotals{
 				TotalRequests:     t.requests,
 				TotalAmount:       json.Number(t.amount.String()),
@@ -174,6 +178,9 @@ type counted struct {
 	Repeated  uint64 `json:"repeated"`  // 422, the id was there
 	Malformed uint64 `json:"malformed"` // 400
 	Lost      uint64 `json:"lost"`      // answers that were lost on purpose
+	Odd       uint64 `json:"odd"`       // answers that no processor gives
+	// Closest is the shortest time in microseconds between a health call that was let through and the next call; 0: none came.
+	Closest int64 `json:"closest"`
 }
 
 func (p *processor) counted() counted {
@@ -181,7 +188,8 @@ func (p *processor) counted() counted {
 	return counted{
 		Posts: c.posts.Load(), Lookups: c.lookups.Load(), Healths: c.healths.Load(),
 		Busy: c.busy.Load(), TooSoon: c.tooSoon.Load(), Failed: c.failed.Load(),
-		Repeated: c.repeated.Load(), Malformed: c.malformed.Load(), Lost: c.lost.Load(),
+		Repeated: c.repeated.Load(), Malformed: c.malformed.Load(), Lost: c.lost.Load(), Odd: c.odd.Load(),
+		Closest: p.health.closest().Microseconds(),
 	}
 }
 
@@ -207,6 +215,7 @@ func (c counted) since(before counted) counted {
 	return counted{
 		Posts: c.Posts - before.Posts, Lookups: c.Lookups - before.Lookups, Healths: c.Healths - before.Healths,
 		Busy: c.Busy - before.Busy, TooSoon: c.TooSoon - before.TooSoon, Failed: c.Failed - before.Failed,
-		Repeated: c.Repeated - before.Repeated, Malformed: c.Malformed - before.Malformed, Lost: c.Lost - before.Lost,
+		Repeated: c.Repeated - before.Repeated, Malformed: c.Malformed - before.Malformed, Lost: c.Lost - before.Lost, Odd: c.Odd - before.Odd,
+		Closest: c.Closest,
 	}
 }

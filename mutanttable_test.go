@@ -1,0 +1,316 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// mutant is galo broken on purpose in one place. Something has to notice.
+type mutant struct {
+	name  string // what it does, as in "galo ..."
+	file  string
+	edits []edit
+	// model says that random schedules find it; tests, a pattern, which tests do. Each of the two that is there has to.
+	model bool
+	tests string
+	large bool // the tests need segments of the usual size
+}
+
+// edit replaces text that is there exactly once.
+type edit struct{ old, new string }
+
+// mutants is the table. Each invariant of the model, and each promise that a test of its own holds, is broken here at least once.
+var mutants = []mutant{
+	{
+		name: "sends a payment whose outcome is unknown to the other processor",
+		file: "worker.go", model: true, tests: "TestTimeoutStaysWithItsProcessor",
+		edits: []edit{{`			if v, ok = p.ledger.pinned(v); ok {
+				p.resolver.pin(v)
+			}
+			return
+`, `			v, ok = p.ledger.refused(v)
+			pm.processor = 1 - pm.processor
+`}},
+	},
+	{
+		name: "sends without a claim",
+		file: "worker.go", model: true,
+		edits: []edit{{`		err := w.store.claim(ctx, token, false, w.claims, w.answers[:len(w.claims)])
+`, `		var err error
+		clear(w.answers)
+`}},
+	},
+	{
+		name: "counts a payment at each time that it is settled",
+		file: "redisscripts.go", tests: "TestSettlingInAnyOrderAndAgainGivesTheSame",
+		edits: []edit{{`if not seen[field] and (not old or (rejected and group > 0)) and (not late or claimed) then`,
+			`if not seen[field] and (not late or claimed) then`}},
+	},
+	{
+		name: "answers before the payment is in the journal",
+		file: "journal.go", model: true,
+		edits: []edit{
+			{`	s.word.Store(uint64(accepted)) // published: from here on a crash does not lose it
+`, `	time.AfterFunc(100*time.Microsecond, func() { s.word.Store(uint64(accepted)) })
+`},
+			{`	"sync/atomic"
+`, `	"sync/atomic"
+	"time"
+`}},
+	},
+	{
+		name: "frees a pinned payment when its processor refuses it",
+		file: "resolver.go", model: true,
+		edits: []edit{{`	case outcomeRefused, outcomeBusy, outcomeUnknown:
+	}
+	return false
+`, `	case outcomeRefused, outcomeBusy:
+		if v, ok := r.ledger.replace(v, (v.word.with(slotAccepted) &^ wordPinned).checked(), 0); ok {
+			r.feeder.add(v.ref)
+		}
+		return true
+	case outcomeUnknown:
+	}
+	return false
+`}},
+	},
+	{
+		name: "rejects a pinned payment when its processor answers 400",
+		file: "resolver.go", model: true,
+		edits: []edit{{`	case outcomeMisconfigured, outcomeInvalid:
+`, `	case outcomeInvalid:
+		if v, ok := r.ledger.become(v, slotInvalid); ok {
+			r.settler.add(v.ref)
+		}
+		return true
+	case outcomeMisconfigured:
+`}},
+	},
+	{
+		name: "frees a pinned payment when its processor does not know it",
+		file: "resolver.go", model: true,
+		edits: []edit{{`	if res.kind != lookUpFound {
+		return false
+	}
+`, `	if res.kind == lookUpAbsent && v.word.pinned() {
+		if v, ok := r.ledger.replace(v, (v.word.with(slotAccepted) &^ wordPinned).checked(), 0); ok {
+			r.feeder.add(v.ref)
+		}
+		return true
+	}
+	if res.kind != lookUpFound {
+		return false
+	}
+`}},
+	},
+	{
+		name: "sends a pinned payment again under another requestedAt",
+		file: "resolver.go", model: true,
+		edits: []edit{{`	res := r.processors[at].pay(v.id, v.amount, v.requestedAt)
+`, `	res := r.processors[at].pay(v.id, v.amount, nowMicros())
+`}},
+	},
+	{
+		name: "takes what was sent before a crash as never sent",
+		file: "recover.go", model: true, tests: "TestJournalReopenedAfterEveryState",
+		edits: []edit{{`			f.sent = append(f.sent, r)
+`, `			s.word.Store(uint64((w.with(slotAccepted) &^ wordPinned).checked()))
+			f.accepted = append(f.accepted, r)
+`}},
+	},
+	{
+		name: "does not settle again what was paid before a crash",
+		file: "recover.go", model: true, tests: "TestJournalReopenedAfterEveryState",
+		edits: []edit{{`			f.settling = append(f.settling, r)
+`, `			_ = r
+`}},
+	},
+	{
+		name: "appends where an earlier owner has told progress",
+		file: "ledger.go", model: true, tests: "TestProgressEndsWhereTheNextOwnerAppends",
+		edits: []edit{{`		j.appendable = j.next.Load()
+`, ``}},
+	},
+	{
+		name: "sends under a claim of an earlier life",
+		file: "worker.go", model: true, tests: "TestClaimOfAnEarlierLifeIsVoid",
+		edits: []edit{{`	if ok && p.store.token() == token {
+`, `	if ok {
+`}},
+	},
+	{
+		name: "journals an attempt as sent before it looks at the life",
+		file: "worker.go", model: true,
+		edits: []edit{{`	v, ok := p.ledger.leaving(v, pm.processor, nowMicros())
+`, `	v, ok := p.ledger.sent(v, pm.processor, nowMicros())
+`}},
+	},
+	{
+		name: "lets claims be made in a life that is still replayed into",
+		file: "redisscripts.go", tests: "TestClaimsNeedTheStateTheyWereMadeFor",
+		edits: []edit{{`if ARGV[2] ~= 'any' and ARGV[2] ~= state then`, `if false then`}},
+	},
+	{
+		name: "reports a journal before it is replayed",
+		file: "replay.go", model: true,
+		edits: []edit{{`			started := time.Now()
+`, `			started := time.Now()
+			names, _ := s.ledger.folder.journalIDs()
+			s.store.report(ctx, born.token, j.id.String(), texts(names))
+`}},
+	},
+	{
+		name: "does not wait for the journals of others",
+		file: "replay.go", model: true,
+		edits: []edit{{`s.store.report(ctx, born.token, j.id.String(), texts(ids))`, `s.store.report(ctx, born.token, j.id.String(), texts(ids[:0]))`}},
+	},
+	{
+		name: "leaves the claims of what is out behind in a new life",
+		file: "replay.go", model: true,
+		edits: []edit{{`		case slotSent, slotLeaving:
+			out = append(out, s.ledger.claimOf(v))
+`, `		case slotSent, slotLeaving:
+`}},
+	},
+	{
+		name: "tells progress of journals that were not replayed",
+		file: "settle.go", tests: "TestProgressIsOnlyOfJournalsThatWereReplayed",
+		edits: []edit{{`		if j.replayedIn == token {
+`, `		if token != "" {
+`}},
+	},
+	{
+		name: "journals as settled what the store has not confirmed",
+		file: "settle.go", model: true,
+		edits: []edit{{`	hidden, err := s.store.settle(ctx, token, s.mark(), s.batch, s.progress(token))
+	if err != nil {
+`, `	hidden, err := s.store.settle(ctx, token, s.mark(), s.batch, s.progress(token))
+	if err != nil && ctx.Err() != nil {
+`}},
+	},
+	{
+		name: "takes a journal that has an owner",
+		file: "folder.go", model: true, tests: "TestOneOwnerPerJournal",
+		edits: []edit{{`	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errOwned
+	}
+`, `	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+`}},
+	},
+	{
+		name: "never takes over what an instance has left behind",
+		file: "ledger.go", model: true, tests: "TestOrphanIsFinishedInPlace",
+		edits: []edit{{`		return orphans[h.id]
+`, `		return false
+`}},
+	},
+	{
+		name: "forgets what is not settled when it is purged",
+		file: "retention.go", tests: "TestPurgeForgetsWhatIsSettledOnly",
+		edits: []edit{{`if w := s.load(); w.state() == slotSettled || w.state() == slotRejected {`, `if w := s.load(); w != 0 {`}},
+	},
+	{
+		name: "does not journal that a processor has refused",
+		file: "ledger.go", tests: "TestJournalReopenedAfterEveryState",
+		edits: []edit{{`	if v.word.pinned() {
+		return v, true
+	}
+	return l.replace(v, v.word.with(slotAccepted), 0)
+`, `	return v, true
+`}},
+	},
+	{
+		name: "takes a 422 as paid, without looking it up",
+		file: "worker.go", model: true, tests: "TestTakenButAbsentIsKept",
+		edits: []edit{{`		case outcomePaid:
+`, `		case outcomePaid, outcomeTaken:
+`}, {`		case outcomeUnknown, outcomeTaken:
+`, `		case outcomeUnknown:
+`}},
+	},
+	{
+		name: "takes a page of HTML with a 200 as paid",
+		file: "outcome.go", tests: "TestOutcomes",
+		edits: []edit{{`	if !json.Valid(a.body) {
+`, `	if !json.Valid(a.body) && len(a.body) == 0 {
+`}},
+	},
+	{
+		name: "takes a failure as a refusal after bytes were written",
+		file: "processor.go", tests: "TestHangingIsUnknownInTime",
+		edits: []edit{{`		result.outcome, result.detail = outcomeUnknown, err.detail()
+`, `		result.outcome, result.detail = outcomeRefused, err.detail()
+`}},
+	},
+	{
+		name: "makes two payments of two racing requests with one id",
+		file: "journal.go", tests: "TestOneIDAtOnceMakesOneLiveSlot", large: true,
+		edits: []edit{{`	if at, inserted := seg.ids.insert(seg.slots, position, hash); !inserted {
+`, `	if at, inserted := seg.ids.insert(seg.slots, position, hash); !inserted && at > position {
+`}},
+	},
+	{
+		name: "pays both amounts that came under one id",
+		file: "worker.go", model: true, tests: "TestTwoAmountsAtTwoInstancesAreAConflict",
+		edits: []edit{{`		case claimWon:
+`, `		case claimWon, claimHeld:
+`}, {`		case claimHeld, claimFinal:
+`, `		case claimFinal:
+`}},
+	},
+	{
+		name: "tells nobody that one id came with two amounts",
+		file: "elsewhere.go", model: true, tests: "TestTwoAmountsAtTwoInstancesAreAConflict",
+		edits: []edit{{`		case f.found && f.amount != v.amount:
+`, `		case f.found && f.amount < 0:
+`}},
+	},
+	{
+		name: "reserves no room for a payment before it is in the journal",
+		file: "ledger.go", tests: "TestFullQueueAcceptsNothing",
+		edits: []edit{{`	if l.pending.Add(1) > l.maxPending {
+`, `	if l.pending.Add(1) < 0 {
+`}},
+	},
+	{
+		name: "takes the answer to its own repeated claim as another's",
+		file: "redispayments.go", tests: "TestOneOfTwoJournalsWinsAClaim",
+		edits: []edit{{`	case rec.journal == c.journal && rec.seq == c.seq:
+`, `	case rec.journal == c.journal && rec.seq == c.seq && c.amount < 0:
+`}},
+	},
+}
+
+// mutated returns a file's text as a mutant has it.
+func (m *mutant) mutated(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(m.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := string(text)
+	for _, e := range m.edits {
+		if n := strings.Count(changed, e.old); n != 1 {
+			t.Errorf("what the mutant replaces is %d times in %s, want once:\n%s", n, m.file, e.old)
+		}
+		changed = strings.Replace(changed, e.old, e.new, 1)
+	}
+	return changed
+}
+
+// TestMutantsFitTheCode: a mutant whose place in the code has changed would break nothing, or something else. Whether they are
+// caught is for go test -tags mutants -run TestMutantsAreCaught.
+func TestMutantsFitTheCode(t *testing.T) {
+	names := make(map[string]bool)
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			if m.mutated(t); names[m.name] || !m.model && m.tests == "" {
+				t.Error("nothing has to catch it, or its name is there twice")
+			}
+		})
+		names[m.name] = true
+	}
+}

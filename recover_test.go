@@ -1,0 +1,94 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// TestNewSlotsComeAfterSegmentsThatAreGone: the host was started anew and galo twice since, before the first payment came. Of the
+// segments from before nothing is left, and those that are there are empty.
+func TestNewSlotsComeAfterSegmentsThatAreGone(t *testing.T) {
+	dir := t.TempDir()
+	open := func(boot byte) *ledger {
+		f, err := openFolder(dir, "test", false, quietLog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.boot = [16]byte{boot}
+		l, _, err := openLedger(f, newClock(), 100, time.Hour, quietLog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	l := open(1)
+	crash(l)
+	l = open(2)
+	if err := l.tidy(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := segmentNumbers(l.active.dir); err != nil || left[0] == 0 {
+		t.Fatalf("segments %v are left (%v): this test is about a journal whose first one is gone", left, err)
+	}
+	crash(l)
+	l = open(2)
+	defer l.close()
+	v := accept(t, l, 1, 100)
+	if again, known := l.find(&v.id, indexHash(&v.id)); !known || again != v {
+		t.Errorf("found again: %+v, was %+v", again, v)
+	}
+}
+
+// TestSegmentSetAsideIsNotAppendedTo: the spare segment is damaged, and galo is started twice before the next payment.
+func TestSegmentSetAsideIsNotAppendedTo(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := openTestLedger(t, dir)
+	accept(t, l, 1, 100)
+	crash(l)
+	if err := os.WriteFile(segmentPath(l.active.dir, 1), make([]byte, segmentBytes), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	l, _ = openTestLedger(t, dir)
+	crash(l)
+	l, _ = openTestLedger(t, dir)
+	defer l.close()
+	if v := accept(t, l, 2, 100); v.ref.seq() < 2*segmentSlots {
+		t.Errorf("appended at %d: a few more, and they come to where a damaged segment was", v.ref.seq())
+	}
+}
+
+// TestProgressEndsWhereTheNextOwnerAppends: a journal is taken over and finished, the one that did so dies, and its first owner
+// comes back and appends to it. What it appends lies beyond all progress that was ever told, or an older copy of the store
+// would never be given it back.
+func TestProgressEndsWhereTheNextOwnerAppends(t *testing.T) {
+	dir := t.TempDir()
+	ok := must(t)
+	l, _ := openTestLedger(t, dir)
+	ok(l.become(ok(l.paid(ok(l.sent(accept(t, l, 1, 100), onDefault, nowMicros())))), slotSettled))
+	crash(l)
+
+	f, err := openFolder(dir, "other", false, quietLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, err := openLedger(f, newClock(), 100, time.Hour, quietLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.adoptOrphans(map[journalID]bool{l.active.id: true}); err != nil {
+		t.Fatal(err)
+	}
+	adopted := (*other.journals.Load())[1]
+	told := adopted.advanceLow()
+	if adopted.id != l.active.id || told != 1 {
+		t.Errorf("progress of %s is %d, want 1: that much is final", adopted.id, told)
+	}
+	crash(other)
+
+	l, _ = openTestLedger(t, dir)
+	defer l.close()
+	if v := accept(t, l, 2, 100); v.ref.seq() < told {
+		t.Errorf("slot %d is new, and %d slots are told to be settled", v.ref.seq(), told)
+	}
+}

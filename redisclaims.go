@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gomodule/redigo/redis"
+)
+
+// claimScanStep is how many buckets of claims are read in one round trip: some thousand claims at most, see MAX_PENDING.
+const claimScanStep = 32
+
+// eachClaim visits every claim in the store, in the life t, once that is ready: then no claim is missing. It is for what
+// happens rarely, since it reads them all; it holds Redis up no longer than one bucket takes.
+func (s *redisStore) eachClaim(ctx context.Context, t lifeToken, visit func(record)) error {
+	if t != s.token() || !s.ready() {
+		return errNoLife
+	}
+	err := s.withConn(ctx, s.work, func(conn redis.Conn, run string) error {
+		if t.run() != run {
+			return errNoLife
+		}
+		for from := 0; from < claimBuckets; from += claimScanStep {
+			if err := eachClaimIn(ctx, conn, from, from+claimScanStep, visit); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("cannot read the claims: %w", err)
+	}
+	if t != s.token() {
+		return errNoLife
+	}
+	return nil
+}
+
+func eachClaimIn(ctx context.Context, conn redis.Conn, from, to int, visit func(record)) error {
+	for bucket := from; bucket < to; bucket++ {
+		if err := conn.Send("HGETALL", fmt.Sprintf("%sc:%d", keyPrefix, bucket)); err != nil {
+			return err
+		}
+	}
+	replies, err := redis.Values(redis.DoContext(conn, ctx, ""))
+	if err != nil {
+		return err
+	}
+	for _, reply := range replies {
+		pairs, err := redis.ByteSlices(reply, nil)
+		if err != nil {
+			return err
+		}
+		for ; len(pairs) >= 2; pairs = pairs[2:] {
+			id, ok := parseField(pairs[0])
+			if !ok {
+				return errors.New("a claim has no payment's name")
+			}
+			rec, err := parseRecord(id, pairs[1])
+			if err != nil {
+				return err
+			}
+			visit(rec)
+		}
+	}
+	return nil
+}
