@@ -21,6 +21,7 @@ func fuzzedBus() (b *bus, heard map[string]int, reports map[string]any) {
 	b.onHealth(func(r healthReport) { note(subjectHealth, r) })
 	b.onFinding(func(f finding) { note(subjectFinding, f) })
 	b.onPurge(func(mark uint64) { note(subjectPurge, mark) })
+	b.onStall(func() { note(subjectStall, subjectStall) })
 	b.answerWith(func(id paymentID) answer {
 		note(subjectAsk, id)
 		return answer{journals: []string{"0123"}, known: true, payment: payment{id: id, amount: 1990, state: "sent", processor: "default", requestedAt: noon}}
@@ -38,6 +39,8 @@ func FuzzBusMessages(f *testing.F) {
 		`{"v":1,"instance":"two","mark":18446744073709551615}`, `{"v":1,"instance":"two","id":"` + id + `"}`,
 		`{"v":1,"instance":"two","journals":["a"],"payment":{"id":"` + id + `","cents":1990,"state":"sent","processor":"default","requestedAt":-9223372036854775808}}`,
 		`{"v":1,"journals":null,"payment":{"id":"` + id + `","cents":1,"state":"sent\",\"x\":\"","processor":"\r\n"}}`,
+		`{"v":1,"payment":{"id":"` + id + `","cents":1,"state":"sent\",\"settledBy\":\"me","processor":"default"}}`,
+		`{"v":1,"payment":{"id":"` + id + `","cents":1,"state":"sent","processor":"default\",\"settledBy\":\"me"}}`,
 		`{"v":2}`, `{`, ``, `null`, `[]`, "\x00\xff", `{"v":1,"processor":255}`, `{"v":1,"processor":-1}`, `{"v":1.0,"mark":1e3}`,
 	} {
 		f.Add([]byte(text))
@@ -45,7 +48,7 @@ func FuzzBusMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, heard, reports := fuzzedBus()
 		for subject, hear := range map[string]nats.MsgHandler{
-			subjectHealth: b.hearHealth, subjectFinding: b.hearFinding, subjectPurge: b.hearPurge, subjectAsk: b.hearQuestion,
+			subjectHealth: b.hearHealth, subjectFinding: b.hearFinding, subjectPurge: b.hearPurge, subjectStall: b.hearStall, subjectAsk: b.hearQuestion,
 		} {
 			before := b.foreign.Load()
 			hear(&nats.Msg{Subject: subject, Reply: "inbox.1", Data: data})
@@ -57,6 +60,9 @@ func FuzzBusMessages(f *testing.F) {
 			}
 			if heard[subject] > 0 {
 				sayAgain(t, b, subject, hear, reports)
+				if subject != subjectAsk && heard[subject] != 2 {
+					t.Errorf("%s: what was heard is foreign when it is said again: %q", subject, data)
+				}
 			}
 		}
 		hearAnyAnswer(t, b, data)
@@ -80,6 +86,8 @@ func sayAgain(t *testing.T, b *bus, subject string, hear nats.MsgHandler, report
 		b.publishFinding(r)
 	case uint64:
 		b.publishPurge(r)
+	case string:
+		b.publishStall()
 	}
 	hear(&nats.Msg{Subject: subject, Data: (<-b.outbox).data})
 	if !reflect.DeepEqual(reports[subject], first) {

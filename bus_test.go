@@ -231,7 +231,7 @@ func TestAskManyAtOnce(t *testing.T) {
 	server := startNATS(t, -1)
 	asker := openHeardBus(t, server.ClientURL(), "asker")
 	openHeardBus(t, server.ClientURL(), "knows").answerWith(func(id paymentID) answer {
-		return answer{known: true, payment: payment{id: id}}
+		return answer{known: true, payment: payment{id: id, amount: 1, state: "accepted"}}
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()

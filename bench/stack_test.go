@@ -205,8 +205,11 @@ func TestNginxReachesTheSocketsThatTheInstancesListenOn(t *testing.T) {
 		if !strings.HasPrefix(name, galoPrefix) {
 			continue
 		}
-		if listen := s.Environment["LISTEN"]; listen == nil || !strings.Contains(string(conf), "server "+*listen+" ") {
+		listen := s.Environment["LISTEN"]
+		if listen == nil || !strings.Contains(string(conf), "server "+*listen+" ") {
 			t.Errorf("nginx knows no server for %s", name)
+		} else if !strings.Contains(string(conf), "server "+*listen+" max_fails=0 backup;") {
+			t.Errorf("nginx has nobody to ask when all servers rest: %s is no backup", name)
 		}
 	}
 }

@@ -178,14 +178,29 @@ func (f *stackFaults) killAndStart(ctx context.Context, service string, away tim
 	return f.awaitHealthy(ctx, service)
 }
 
-// rollingRestart is what an operator does: one after the other, each of them well before the next.
+// rollingRestart is what an operator does: one after the other, each of them well before the next. Each has to end by itself, with
+// everything in order: not killed when its grace was over, and nothing left undone.
 func (f *stackFaults) rollingRestart(ctx context.Context) error {
 	for _, service := range []string{"galo1", "galo2"} {
 		began := time.Now()
-		if err := f.project.compose(ctx, "restart", "--no-deps", service); err != nil {
+		c, err := f.container(ctx, service)
+		if err != nil {
 			return err
 		}
-		f.run.screen.say("         %s restarted within %.1f s", service, time.Since(began).Seconds())
+		if err := f.project.compose(ctx, "stop", service); err != nil {
+			return err
+		}
+		state, err := f.run.engine.state(ctx, c)
+		if err != nil {
+			return err
+		}
+		if state.State.ExitCode != 0 {
+			return fmt.Errorf("%s did not stop cleanly, exit status %d", service, state.State.ExitCode)
+		}
+		f.run.screen.say("         %s stopped cleanly within %.1f s", service, time.Since(began).Seconds())
+		if err := f.run.engine.start(ctx, c); err != nil {
+			return err
+		}
 		if err := f.awaitHealthy(ctx, service); err != nil {
 			return err
 		}
