@@ -26,6 +26,7 @@ func longer(long bool, short, inLong time.Duration) time.Duration {
 }
 
 var (
+	inFlight      = [][]thing{{theGalo1, theDefault, theFallback}, {theGalo2, theDefault, theFallback}}
 	eachGalo      = [][]thing{{theGalo1}, {theGalo2}}
 	eachProcessor = [][]thing{{theDefault}, {theFallback}}
 )
@@ -50,6 +51,11 @@ func galoKinds() []faultKind {
 				alive = append(alive, evenly(rng, 0, 400*milli))
 			}
 			return fmt.Sprintf("killed, and again while it recovers, after %v", alive), evenly(rng, 0, 2*sec), kill(on[0], alive)
+		}},
+		{"kill-in-flight", inFlight, func(rng *rand.Rand, on []thing, long bool) (string, time.Duration, deed) {
+			delay, refusing := evenly(rng, 500*milli, 2*sec), on[1+rng.IntN(processors)]
+			return fmt.Sprintf("killed with attempts out that take %v, and back while %s refuses", delay, refusing), evenly(rng, sec, 4*sec),
+				killInFlight(on, delay, refusing)
 		}},
 		{"rename", eachGalo, func(rng *rand.Rand, on []thing, long bool) (string, time.Duration, deed) {
 			return "killed, and back under another name", evenly(rng, 0, 8*sec), func(r *rig, hold func()) error {
@@ -113,6 +119,22 @@ func kill(on thing, alive []time.Duration) deed {
 			err = errors.Join(err, in.end(killSignal))
 		}
 		return errors.Join(err, in.again(r.ctx))
+	}
+}
+
+// killInFlight kills an instance while both processors are slow, so that many of its attempts are out, of which nobody knows what
+// comes. When they have landed, one of the two refuses until the hold is over, and the other one works: whatever forgets where a
+// payment may be already brings it to the wrong one.
+func killInFlight(on []thing, delay time.Duration, refusing thing) deed {
+	return func(r *rig, hold func()) error {
+		in := r.instance(on[0])
+		err := befallAll(r, on[1:], behaviour{delay: delay})
+		sleepUntil(r.ctx, time.Now().Add(delay*3/4))
+		err = errors.Join(err, in.end(killSignal))
+		sleepUntil(r.ctx, time.Now().Add(delay+100*milli)) // what was out has landed
+		err = errors.Join(err, befallAll(r, on[1:], behaviour{}), r.behave(refusing, behaviour{failing: true}), in.again(r.ctx))
+		hold()
+		return errors.Join(err, r.behave(refusing, behaviour{}))
 	}
 }
 

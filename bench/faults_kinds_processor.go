@@ -59,14 +59,16 @@ type behaviour struct {
 // befall makes processors so, and well again after the hold.
 func befall(on []thing, b behaviour) deed {
 	return func(r *rig, hold func()) error {
-		var all []error
-		for _, t := range on {
-			all = append(all, r.behave(t, b))
-		}
+		err := befallAll(r, on, b)
 		hold()
-		for _, t := range on {
-			all = append(all, r.behave(t, behaviour{}))
-		}
-		return errors.Join(all...)
+		return errors.Join(err, befallAll(r, on, behaviour{}))
 	}
+}
+
+func befallAll(r *rig, on []thing, b behaviour) error {
+	var all []error
+	for _, t := range on {
+		all = append(all, r.behave(t, b))
+	}
+	return errors.Join(all...)
 }
