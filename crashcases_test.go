@@ -88,7 +88,7 @@ func crashCases() []crashCase {
 		{point: "a segment is removed", times: 1, way: shortRetention},
 
 		{point: "a journal is locked", times: 1, way: afterACrashAt("sent is stored")},
-		{point: "a journal is locked", times: 1, way: adoptingAfterACrashAt("sent is stored")},
+		{point: "a journal is locked", times: 2, way: adoptingAfterACrashAt("sent is stored")},
 		{point: "a leaving one is accepted again", times: 1, way: afterACrashAt("leaving is stored"), embedded: true},
 		{point: "a sent one is pinned", times: 1, way: afterACrashAt("sent is stored"), adopted: true, embedded: true},
 		{point: "a journal is read", times: 1, way: afterACrashAt("paid is stored")},

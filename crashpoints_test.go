@@ -58,7 +58,7 @@ var crashPoints = []struct {
 
 	// Journals and segments.
 	{"a journal has no name yet", "folder.go", "\tif err := os.Rename(making, j.dir); err != nil {\n", beforeAnchor},
-	{"a journal has its name", "ledger.go", "\t\tif _, err := l.add(j, true); err != nil {\n", beforeAnchor},
+	{"a journal has its name", "ledger.go", "\t\tf, err := l.recover(j)\n", beforeAnchor},
 	{"a segment is allocated", "segment.go", "\tif err := allocate(file, segmentBytes); err != nil {\n\t\treturn discard(err)\n\t}\n", afterAnchor},
 	{"a segment has no name yet", "segment.go", "\t\tif err := os.Rename(made, path); err != nil || !durable {\n", beforeAnchor},
 	{"a segment has its name", "segment.go", "\t\tseg.unmap()\n\t\treturn discard(err)\n\t}\n", afterAnchor},
@@ -68,7 +68,7 @@ var crashPoints = []struct {
 	{"a segment is removed", "retention.go", "\t\t\tfailed = fmt.Errorf(\"cannot remove a segment: %w\", err)\n\t\t\treturn false\n\t\t}\n", afterAnchor},
 
 	// Recovery, replay and adoption.
-	{"a journal is locked", "ledger.go", "\t\tf, err := l.add(j, atStart && l.active == nil)\n", beforeAnchor},
+	{"a journal is locked", "adoption.go", "\tf, err := j.recover()\n", beforeAnchor},
 	{"a leaving one is accepted again", "recover.go", "\t\t\t\tw = w.with(slotAccepted)\n\t\t\t\ts.word.Store(uint64(w))\n", afterAnchor},
 	{"a sent one is pinned", "recover.go", "\t\t\t\ts.word.Store(uint64(w.pin()))\n", afterAnchor},
 	{"a journal is read", "ledger.go", "\tl.pending.Add(int64(f.unsettled()))\n", beforeAnchor},

@@ -149,6 +149,7 @@ func quickEdits() []sourceEdit {
 		{"elsewhere.go", "elsewhereEvery = 500 * time.Millisecond", insteadOfAnchor, "elsewhereEvery = 20 * time.Millisecond"},
 		{"ledger.go", "housekeeping = time.Second", insteadOfAnchor, "housekeeping = 20 * time.Millisecond"},
 		{"config.go", "aDuration(time.Minute, 8760*time.Hour,", insteadOfAnchor, "aDuration(time.Millisecond, 8760*time.Hour,"},
+		{"main.go", "g.resolver.doubtGrace = c.sendTimeout", insteadOfAnchor, "g.resolver.doubtGrace = 100 * time.Millisecond"},
 		{"payment.go", "return micros(time.Now().UnixMicro())", insteadOfAnchor, "return micros(time.Now().Add(clockStep()).UnixMicro())"},
 		{"clock.go", "base: micros(now.UnixMicro())", insteadOfAnchor, "base: micros(now.Add(clockStep()).UnixMicro())"},
 	}
