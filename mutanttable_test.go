@@ -285,7 +285,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "takes the answer to its own repeated claim as another's",
-		file: "redispayments.go", tests: "TestOneOfTwoJournalsWinsAClaim",
+		file: "redispayments.go", tests: "TestSlotThatAsksAgainKeepsItsClaim",
 		edits: []edit{{`	case rec.journal == c.journal && rec.seq == c.seq:
 `, `	case rec.journal == c.journal && rec.seq == c.seq && c.amount < 0:
 `}},
