@@ -136,7 +136,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "appends where an earlier owner has told progress",
-		file: "ledger.go", model: true, tests: "TestProgressEndsWhereTheNextOwnerAppends",
+		file: "ledger.go", tests: "TestProgressEndsWhereTheNextOwnerAppends", // one schedule in some five thousand comes to it
 		edits: []edit{{`		j.appendable = j.next.Load()
 `, ``}},
 	},
