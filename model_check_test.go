@@ -93,6 +93,17 @@ func (w *world) checkRest() {
 			}
 		}
 	}
+	for _, in := range w.live {
+		for _, j := range *in.ledger.journals.Load() {
+			for number := range j.table.Load().end() {
+				j.eachIn(number, 0, func(v slotView) {
+					if !v.word.state().final() {
+						w.fail("%s of %s is %s for good", short(v.id), in, v.word.state())
+					}
+				})
+			}
+		}
+	}
 	if sums != state.sums {
 		w.fail("the store's sums are %v, the processors' %v", state.sums, sums)
 	}

@@ -88,7 +88,7 @@ func (j *journal) recover() (found, error) {
 			reuse = false
 		}
 	}
-	limit := j.table.Load().end() << segmentSlotsLog2
+	limit := max(j.table.Load().end()<<segmentSlotsLog2, roundUpToSegment(end)) // what is retired may lie behind all that is mapped
 	for number := end >> segmentSlotsLog2; number < limit>>segmentSlotsLog2; number++ {
 		if j.table.Load().at(number) == nil { // it has gone by age, or was set aside
 			end = (number + 1) << segmentSlotsLog2

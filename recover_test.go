@@ -93,3 +93,51 @@ func TestProgressEndsWhereTheNextOwnerAppends(t *testing.T) {
 		t.Errorf("slot %d is new, and %d slots are told to be settled", v.ref.seq(), told)
 	}
 }
+
+// TestRetiredSegmentIsNotWrittenOver: a payment from before a reboot is unsettled still, everything that came after it is settled
+// and retired, and galo is started again. What it appends goes behind all of that.
+func TestRetiredSegmentIsNotWrittenOver(t *testing.T) {
+	dir := t.TempDir()
+	ok := must(t)
+	open := func(name string, boot byte) *ledger {
+		f, err := openFolder(dir, name, false, quietLog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.boot = [16]byte{boot}
+		l, _, err := openLedger(f, newClock(), 100, time.Hour, quietLog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	l := open("test", 1)
+	accept(t, l, 1, 100)
+	crash(l)
+	l = open("test", 2)
+	settled := ok(l.become(ok(l.paid(ok(l.sent(accept(t, l, 2, 100), onDefault, nowMicros())))), slotSettled))
+	crash(l)
+	other := open("other", 2) // it seals what it takes over, so that a segment need not be full to be retired
+	if _, err := other.adoptOrphans(map[journalID]bool{l.active.id: true}); err != nil {
+		t.Fatal(err)
+	}
+	(*other.journals.Load())[1].searching.Store(false) // no damaged slot of it is looked for in the store
+	if err := other.tidy(); err != nil {
+		t.Fatal(err)
+	}
+	crash(other)
+
+	l = open("test", 2)
+	defer l.close()
+	if v := accept(t, l, 3, 100); v.ref.seq() <= settled.ref.seq() {
+		t.Errorf("appended at %d, and %d is in a retired segment", v.ref.seq(), settled.ref.seq())
+	}
+	found := 0
+	if err := l.active.eachRetired(0, 0, func(v slotView) {
+		if v.id == settled.id {
+			found++
+		}
+	}); err != nil || found != 1 {
+		t.Errorf("the settled payment is there %d times (%v)", found, err)
+	}
+}
