@@ -115,6 +115,9 @@ func crashCases() []crashCase {
 // TestStoppedAtEveryStep kills galo at every step of a payment's way, exactly there, and lets it, or another instance, take up what
 // it left. Every payment that was answered with 202 is then paid once, and all that is told of it is true.
 func TestStoppedAtEveryStep(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the processes that it kills are built without the race detector: run it without, too")
+	}
 	program := variantOf(t)
 	redis, nats := startRedis(t), startNATS(t, -1)
 	for _, c := range crashCases() {

@@ -60,7 +60,7 @@ func openFolder(path, instance string, durable bool, log *slog.Logger) (*folder,
 		return nil, fmt.Errorf("DATA_DIR=%q: cannot write to the journals' folder: %w", path, err)
 	}
 	f := &folder{path: path, instance: instance, durable: durable, boot: bootID(), log: log}
-	return f, f.clearRemoved()
+	return f, f.clearLeftovers()
 }
 
 // bootID is the kernel's name for this run of the host. Where there is none, every start counts as a new boot.
@@ -122,7 +122,7 @@ func (f *folder) create() (*journal, error) {
 func (f *folder) bear(j *journal, head []byte) error {
 	j.mu.Lock() // no purge may write to the head meanwhile
 	defer j.mu.Unlock()
-	making := j.dir + ".new"
+	making := j.dir + newSuffix
 	if err := os.RemoveAll(making); err != nil { // from an earlier try
 		return fmt.Errorf("cannot make a journal: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -134,7 +135,8 @@ type galo struct {
 	server     *fasthttp.Server
 	operator   *operator
 	admin      *admin
-	door       *steadfastListener // where clients come in
+	doors      []net.Listener
+	door       *steadfastListener // of these, the one where clients come in
 	listeners  []func() error     // serve until their server is shut down
 	broken     chan error         // a listener that ended by itself
 
@@ -202,7 +204,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.admin = newAdmin(g.metrics, g.ready.why, g.operator)
 	g.settler.announce = g.bus.publishPurge
 	g.settler.stall.tell = g.bus.publishStall
-	g.bus.onPurge(g.settler.adoptMark)
+	g.bus.onPurge(g.settler.heardOfPurge)
 	g.bus.onStall(g.settler.stall.heard)
 	g.bus.onFinding(g.policy.heard)
 	g.bus.answerWith(finder.answer)
@@ -217,6 +219,7 @@ func (g *galo) listen(c config) error {
 		return err
 	}
 	g.door = newSteadfastListener(ln, g.log)
+	g.doors = append(g.doors, g.door)
 	g.listeners = append(g.listeners, func() error { return g.server.Serve(g.door) })
 	if c.adminListen.off() {
 		return nil
@@ -225,6 +228,7 @@ func (g *galo) listen(c config) error {
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	g.doors = append(g.doors, adminLn)
 	g.listeners = append(g.listeners, func() error { return g.admin.http.Serve(adminLn) })
 	return nil
 }
@@ -348,7 +352,11 @@ func (g *galo) stop(limit time.Duration) error {
 	})
 	step("the rest", limit/8, func(d time.Duration) error {
 		g.standing.end()
-		return errors.Join(shutdown(g.admin.http, d), within(d, g.standing.wait.Wait))
+		err := shutdown(g.admin.http, d)
+		for _, door := range g.doors {
+			door.Close() // as a rule it is; a server that began to serve after it was shut down would not end otherwise
+		}
+		return errors.Join(err, within(d, g.standing.wait.Wait))
 	})
 	if failed != nil {
 		return failed // somebody may still hold a slot: the process's end unmaps the journals

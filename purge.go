@@ -56,7 +56,13 @@ func (s *settler) followMark() error {
 	return nil
 }
 
-// adoptMark asks the settler to follow a higher mark, seen in Redis or heard from another instance.
+// heardOfPurge is called when another instance says that it has purged. What counts is the mark in Redis: it is looked at again.
+func (s *settler) heardOfPurge(uint64) {
+	s.lookAgain.Store(true)
+	s.kick()
+}
+
+// adoptMark asks the settler to follow a higher mark, seen in Redis or in a journal.
 func (s *settler) adoptMark(mark uint64) {
 	for {
 		wanted := s.wanted.Load()

@@ -27,6 +27,7 @@ type settler struct {
 	missed    bool          // it was away before
 	awaiting  bool          // said that other journals have yet to report
 	urgent    atomic.Bool   // the next batch does not linger
+	lookAgain atomic.Bool   // whether the life is still the one we know, and its mark
 	marked    atomic.Uint64 // the purge mark in force; written by the settler only
 	wanted    atomic.Uint64 // a mark that somebody asks for, higher than marked
 	purges    chan purgeRequest
@@ -147,6 +148,9 @@ func (s *settler) work(ctx context.Context) {
 	if err := s.followMark(); err != nil {
 		s.log.Error("cannot follow a purge", "error", err)
 		return
+	}
+	if s.lookAgain.Swap(false) {
+		s.known = ""
 	}
 	if err := s.enter(ctx); err != nil {
 		s.retry(ctx, err)

@@ -280,3 +280,24 @@ func TestWhatAStopLeavesIsFinishedByTheOther(t *testing.T) {
 		t.Errorf("summary %s, %d at the fallback", got, w.fall.count())
 	}
 }
+
+// TestStopRightAfterTheStart: servers that were told to stop before they had begun to serve end all the same.
+func TestStopRightAfterTheStart(t *testing.T) {
+	w := newTestWorld(t)
+	for range 10 {
+		g, err := w.build("ADMIN_LISTEN", "127.0.0.1:0", "DATA_DIR", t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := config{}
+		c.listen = listenAddress{"tcp", "127.0.0.1:0"}
+		c.adminListen = c.listen
+		if err := g.listen(c); err != nil {
+			t.Fatal(err)
+		}
+		g.start(t.Context())
+		if err := g.stop(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

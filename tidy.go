@@ -11,7 +11,10 @@ import (
 
 // This file is about what leaves DATA_DIR: segments that are settled and old, or too many, and journals that are finished.
 
-const removedSuffix = ".removed"
+const (
+	removedSuffix = ".removed"
+	newSuffix     = ".new"
+)
 
 // tidy retires what is final, and removes what is too old, too much, or finished.
 func (l *ledger) tidy() error {
@@ -165,18 +168,30 @@ func (l *ledger) dismiss(j *journal) error {
 	return errors.Join(os.RemoveAll(gone), j.lock.Close())
 }
 
-// clearRemoved finishes removals that a process did not live to finish.
-func (f *folder) clearRemoved() error {
+// halfMadeAge is how long a journal without a name is left alone: somebody may be making it, which takes milliseconds.
+const halfMadeAge = time.Minute
+
+// clearLeftovers removes what a process did not live to finish: journals that were being removed, and journals that were being
+// made and never held a payment.
+func (f *folder) clearLeftovers() error {
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
 		return fmt.Errorf("cannot list the journals: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), journalSuffix+removedSuffix) {
+		if strings.HasSuffix(e.Name(), journalSuffix+removedSuffix) || halfMade(e) {
 			if err := os.RemoveAll(filepath.Join(f.path, e.Name())); err != nil {
-				return fmt.Errorf("cannot remove a finished journal: %w", err)
+				return fmt.Errorf("cannot remove what is left of a journal: %w", err)
 			}
 		}
 	}
 	return nil
+}
+
+func halfMade(e os.DirEntry) bool {
+	if !strings.HasSuffix(e.Name(), journalSuffix+newSuffix) {
+		return false
+	}
+	info, err := e.Info()
+	return err == nil && time.Since(info.ModTime()) > halfMadeAge
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -168,6 +169,21 @@ func TestRemovalThatWasCutOffIsFinished(t *testing.T) {
 	l, _ = openTestLedger(t, dir)
 	defer l.close()
 	if left, _ := filepath.Glob(filepath.Join(dir, "*"+removedSuffix)); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestJournalThatWasNeverMadeIsRemoved: its maker died before it had a name. One that may be in the making is left alone.
+func TestJournalThatWasNeverMadeIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	old, fresh := filepath.Join(dir, "00112233aabbccdd"+journalSuffix+newSuffix), filepath.Join(dir, "00112233aabbccde"+journalSuffix+newSuffix)
+	long := time.Now().Add(-2 * halfMadeAge)
+	if err := errors.Join(os.Mkdir(old, 0o750), os.Mkdir(fresh, 0o750), os.Chtimes(old, long, long)); err != nil {
+		t.Fatal(err)
+	}
+	l, _ := openTestLedger(t, dir)
+	defer l.close()
+	if left, _ := filepath.Glob(filepath.Join(dir, "*"+newSuffix)); !slices.Equal(left, []string{fresh}) {
 		t.Errorf("left: %v", left)
 	}
 }
