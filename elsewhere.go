@@ -11,7 +11,7 @@ import (
 // reached two instances, or came again after its slot had left the index. They are never sent from here; the winner's journal answers for the payment.
 //
 // The claim may come to one of them all the same: an older copy of the store may have it as the owner that it once was. Then
-// the slot is accepted again, for nobody else will pay.
+// the slot is accepted again, for nobody else will pay. So it is when nobody has the claim.
 type elsewhere struct {
 	ledger *ledger
 	feeder *feeder
@@ -93,9 +93,14 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 			left = append(left, v.ref)
 		case f.found && f.amount != v.amount:
 			conflicting, notes = append(conflicting, v), append(notes, conflictNote{v.id, v.amount})
+		case !f.found && e.ledger.clock.since(v.acceptedAt) < e.ledger.retention/2:
+			// The store has lost the claim with an earlier life. The winner has nothing out, or it would have its claim back
+			// in this one: so whoever claims first pays, and the other one learns under which amount.
+			if v, ok := e.ledger.become(v, slotAccepted); ok {
+				e.feeder.add(v.ref)
+			}
 		default:
-			// Final under the same amount, hidden by a purge or not; or gone: a claim never expires, so the winner was
-			// final, and is forgotten by age.
+			// Final under the same amount, hidden by a purge or not; or gone: the winner was final, and is forgotten by age.
 			e.ledger.become(v, slotDuplicate)
 		}
 	}

@@ -270,6 +270,13 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "gives up a payment whose claim the store has lost",
+		file: "elsewhere.go", tests: "TestLoserClaimsAnewWhenTheClaimIsLost",
+		edits: []edit{{`		case !f.found && e.ledger.clock.since(v.acceptedAt) < e.ledger.retention/2:
+`, `		case !f.found && e.ledger.retention < 0:
+`}},
+	},
+	{
 		name: "tells nobody that one id came with two amounts",
 		file: "elsewhere.go", model: true, tests: "TestTwoAmountsAtTwoInstancesAreAConflict",
 		edits: []edit{{`		case f.found && f.amount != v.amount:
