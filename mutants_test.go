@@ -18,12 +18,11 @@ import (
 var mutantBinaries = flag.String("mutant-binaries", "", "a folder in which to leave a galo of every mutant, for go run ./bench faults -galo")
 
 // TestMutantsAreCaught builds galo broken in each of the ways of the table, and wants what has to catch that to fail. The code
-// itself stays as it is: the compiler is given another text for one file. Segments are small (see segmentsize_small.go), unless a test needs
-// the usual ones.
+// itself stays as it is: the compiler is given another text for one file. Segments are small in all of them: see segmentsize_small.go.
 func TestMutantsAreCaught(t *testing.T) {
-	whole := buildTests(t, "", false)
+	whole := buildTests(t, "")
 	for _, m := range mutants { // what fails anyway has caught nothing
-		if m.tests != "" && !m.large {
+		if m.tests != "" {
 			if out, err := runTests(whole, m.tests); err != nil {
 				t.Fatalf("%s fails without a mutant:\n%s", m.tests, out)
 			}
@@ -33,15 +32,12 @@ func TestMutantsAreCaught(t *testing.T) {
 		t.Fatalf("the model fails without a mutant:\n%s", out)
 	}
 	for _, m := range mutants {
-		if m.large && m.model {
-			t.Errorf("%s: the model takes too long with large segments", m.name)
-		}
 		t.Run(m.name, func(t *testing.T) {
 			overlay := m.overlay(t)
 			if *mutantBinaries != "" {
 				mustRun(t, "go", "build", "-overlay", overlay, "-o", filepath.Join(*mutantBinaries, "galo-"+strings.Join(strings.Fields(m.name), "-")), ".")
 			}
-			broken := buildTests(t, overlay, m.large)
+			broken := buildTests(t, overlay)
 			if m.model {
 				wantCaught(t)(runModel(broken, 3000))
 			}
@@ -72,14 +68,10 @@ func (m *mutant) overlay(t *testing.T) string {
 }
 
 // buildTests makes the tests of galo, as an overlay has it.
-func buildTests(t *testing.T, overlay string, large bool) string {
+func buildTests(t *testing.T, overlay string) string {
 	t.Helper()
 	made := filepath.Join(t.TempDir(), "galo.test")
-	tags := "smallsegments"
-	if large {
-		tags = ""
-	}
-	mustRun(t, "go", "test", "-c", "-overlay", overlay, "-tags", tags, "-ldflags", "-s -w", "-o", made, ".")
+	mustRun(t, "go", "test", "-c", "-overlay", overlay, "-tags", "smallsegments", "-ldflags", "-s -w", "-o", made, ".")
 	return made
 }
 

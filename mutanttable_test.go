@@ -14,7 +14,6 @@ type mutant struct {
 	// model says that random schedules find it; tests, a pattern, which tests do. Each of the two that is there has to.
 	model bool
 	tests string
-	large bool // the tests need segments of the usual size
 }
 
 // edit replaces text that is there exactly once.
@@ -255,9 +254,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "makes two payments of two racing requests with one id",
-		file: "journal.go", tests: "TestOneIDAtOnceMakesOneLiveSlot", large: true,
+		file: "journal.go", tests: "TestSecondOfTwoRacingRequestsIsADuplicate",
 		edits: []edit{{`	if at, inserted := seg.ids.insert(seg.slots, position, hash); !inserted {
-`, `	if at, inserted := seg.ids.insert(seg.slots, position, hash); !inserted && at > position {
+`, `	if at, inserted := seg.ids.insert(seg.slots, position, hash); !inserted && at >= segmentSlots {
 `}},
 	},
 	{
