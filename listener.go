@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -19,6 +21,7 @@ type steadfastListener struct {
 	open   map[*knownConn]struct{}
 	closed chan struct{}
 	once   sync.Once
+	rounds atomic.Int64 // of watch, from 1; written by it alone. It orders nothing
 }
 
 // The wait after an error doubles from the shortest to the longest.
@@ -29,6 +32,31 @@ const (
 
 func newSteadfastListener(ln net.Listener, log *slog.Logger) *steadfastListener {
 	return &steadfastListener{Listener: ln, log: log, open: make(map[*knownConn]struct{}), closed: make(chan struct{})}
+}
+
+// watchRounds is how many rounds of watch an answer may take to be taken.
+const watchRounds = 10
+
+// watch closes connections whose clients do not take their answers within limit, until ctx ends. A deadline for each answer would
+// do the same, and costs a tenth of what a payment's whole intake does; this costs an answer two stores.
+func (l *steadfastListener) watch(ctx context.Context, limit time.Duration) {
+	tick := time.NewTicker(limit / watchRounds)
+	defer tick.Stop()
+	for {
+		now := l.rounds.Add(1)
+		l.mu.Lock()
+		for c := range l.open {
+			if since := c.writing.Load(); since != 0 && now-since > watchRounds {
+				c.Conn.Close() // its server sees the error and ends
+			}
+		}
+		l.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // passes says whether an error of accept is about the moment, not about the listener: no file left, no memory left, or a client
@@ -92,6 +120,17 @@ func (l *steadfastListener) know(conn net.Conn) net.Conn {
 type knownConn struct {
 	net.Conn
 	of *steadfastListener
+	// writing is the round of watch in which a write began that is not over; 0 while there is none. Written by whoever writes,
+	// read by watch.
+	writing atomic.Int64
+}
+
+// Write writes under the eyes of watch.
+func (c *knownConn) Write(p []byte) (int, error) {
+	c.writing.Store(max(c.of.rounds.Load(), 1))
+	n, err := c.Conn.Write(p)
+	c.writing.Store(0)
+	return n, err
 }
 
 // Close closes the connection, and its listener forgets it.

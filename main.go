@@ -259,6 +259,9 @@ func (g *galo) start(ctx context.Context) {
 	g.sending.run(func(context.Context) { g.takeUp(g.found) })
 	g.sending.run(g.adoptOrphans)
 	g.sending.run(g.forget)
+	if g.door != nil {
+		g.standing.run(func(ctx context.Context) { g.door.watch(ctx, writeTimeout) })
+	}
 	for _, serve := range g.listeners {
 		g.standing.wait.Go(func() {
 			if err := serve(); err != nil {

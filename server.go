@@ -38,7 +38,7 @@ const (
 	retrySeconds = 1
 	// A keep-alive connection that nobody uses is closed after this long; longer than a load balancer keeps its own.
 	idleTimeout = 90 * time.Second
-	// A request has to arrive within this time, once it has begun; and its answer has to be taken.
+	// A request has to arrive within this time, once it has begun; and its answer has to be taken (see steadfastListener.watch).
 	readTimeout  = 10 * time.Second
 	writeTimeout = 10 * time.Second
 	// Connections at once; whoever comes beyond them is answered 503. An idle one costs about 10 KB (TestThousandsOfIdle…), and all
@@ -67,7 +67,7 @@ func (s *server) routes() *fasthttp.Server {
 	}
 	return &fasthttp.Server{
 		Handler: r.Handler, ErrorHandler: s.unreadable, MaxRequestBodySize: maxBody,
-		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, Concurrency: maxConnections, CloseOnShutdown: true, NoDefaultServerHeader: true,
+		ReadTimeout: readTimeout, IdleTimeout: idleTimeout, Concurrency: maxConnections, CloseOnShutdown: true, NoDefaultServerHeader: true,
 		NoDefaultContentType: true, NoDefaultDate: true, DisablePreParseMultipartForm: true, Logger: quietLogger{s.log},
 	}
 }
