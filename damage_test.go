@@ -163,6 +163,30 @@ func TestRetiredSegmentIsReadAfterAPowerLoss(t *testing.T) {
 	}
 }
 
+// TestDamagedSettledSlotIsReportedByAReplay: nobody looks at a segment whose header says that all is settled until Redis is filled.
+func TestDamagedSettledSlotIsReportedByAReplay(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := openTestLedger(t, dir)
+	defer l.close()
+	fillSegment(t, l, slotSettled)
+	if err := l.tidy(); err != nil {
+		t.Fatal(err)
+	}
+	seg, err := openSegment(l.active.dir, l.active.id, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seg.slots[7].amount++
+	if err := seg.unmap(); err != nil {
+		t.Fatal(err)
+	}
+	whole := 0
+	damaged, err := l.active.eachRetired(0, 0, func(slotView) { whole++ })
+	if damaged != 1 || whole != segmentSlots-1 || err != nil {
+		t.Errorf("%d damaged, %d whole, %v", damaged, whole, err)
+	}
+}
+
 // TestDamagedRetiredSegmentKeepsNobodyWaiting: a life of the store begins, a purge goes on.
 func TestDamagedRetiredSegmentKeepsNobodyWaiting(t *testing.T) {
 	l, _ := openTestLedger(t, t.TempDir())
@@ -172,7 +196,7 @@ func TestDamagedRetiredSegmentKeepsNobodyWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	inSegment(t, l.active.dir, 0, func(s segmentFile) { garble(s.bytes[:segmentHeader]) })
-	if err := l.active.eachRetired(0, 0, func(slotView) {}); err != nil {
+	if _, err := l.active.eachRetired(0, 0, func(slotView) {}); err != nil {
 		t.Error(err)
 	}
 	if err := l.purge(3); err != nil {

@@ -42,3 +42,15 @@ func TestTwoEmbeddedStoresKeepApart(t *testing.T) {
 		t.Errorf("found %+v", got)
 	}
 }
+
+// TestEmbeddedGaloHasItsFolderToItself: two of them would wait for each other's journals for ever, and pay nothing.
+func TestEmbeddedGaloHasItsFolderToItself(t *testing.T) {
+	w := newTestWorld(t)
+	g := w.start(t)
+	if second, err := w.build("INSTANCE", "two"); err == nil {
+		second.close()
+		t.Error("a second one was built")
+	}
+	g.stopAll()
+	w.start(t, "INSTANCE", "two")
+}

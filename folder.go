@@ -63,6 +63,27 @@ func openFolder(path, instance string, durable bool, log *slog.Logger) (*folder,
 	return f, f.clearLeftovers()
 }
 
+// alone is an error when another process owns a journal in the folder: an embedded store belongs to one process, and each of two
+// would wait for the other one's journals to report to it.
+func (f *folder) alone() error {
+	ids, err := f.journalIDs()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		head, err := os.Open(filepath.Join(f.dir(id), headName))
+		if err != nil {
+			continue // whoever takes the journals deals with that
+		}
+		owned, err := someoneLocks(head)
+		head.Close()
+		if err == nil && owned {
+			return fmt.Errorf("DATA_DIR=%q: another galo is running on it: with an empty REDIS_URL it has to have it to itself", f.path)
+		}
+	}
+	return nil
+}
+
 // bootID is the kernel's name for this run of the host. Where there is none, every start counts as a new boot.
 func bootID() (boot [16]byte) {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

@@ -188,6 +188,7 @@ func serve(t testing.TB, g *galo) *testGalo {
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.doors = append(g.doors, ln)
 	g.listeners = append(g.listeners, func() error { return g.server.Serve(ln) })
 	ctx, cancel := context.WithCancel(context.Background())
 	g.start(ctx)

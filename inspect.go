@@ -56,6 +56,9 @@ type seenSlot struct {
 
 // inspectFolder lists the journals in DATA_DIR with their segments; slots are read by each.
 func inspectFolder(path string) ([]inspected, error) {
+	if _, err := os.Stat(path); err != nil { // an empty folder is one thing, a wrong name another
+		return nil, fmt.Errorf("DATA_DIR=%q: cannot look at the journals: %w", path, err)
+	}
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil

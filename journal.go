@@ -244,14 +244,20 @@ func (j *journal) eachIn(number, from uint64, visit func(v slotView)) {
 	eachSlot(j, seg, from, visit)
 }
 
-func eachSlot(j *journal, seg *segment, from uint64, visit func(v slotView)) {
+// eachSlot visits the published slots of a segment from a sequence on, and says how many of them are damaged.
+func eachSlot(j *journal, seg *segment, from uint64, visit func(v slotView)) (damaged int) {
 	for i := range seg.slots {
 		seq := seg.first() + uint64(i)
 		s := &seg.slots[i]
-		if w := s.load(); seq >= from && w != 0 && s.intact(w, seq, j.seed) {
+		switch w := s.load(); {
+		case seq < from || w == 0 || w == wordSetAside:
+		case s.intact(w, seq, j.seed):
 			visit(j.view(makeRef(j.number, seq), s, w))
+		default:
+			damaged++
 		}
 	}
+	return damaged
 }
 
 // prepare makes segments until the one in use has a spare behind it.

@@ -296,6 +296,28 @@ func TestOneIDAtOnceMakesOneLiveSlot(t *testing.T) {
 	}
 }
 
+// TestLosersKnowWhatTheyLearnt: a slot that lost its claim answers for the amounts once it knows what was paid.
+func TestLosersKnowWhatTheyLearnt(t *testing.T) {
+	l, _ := openTestLedger(t, t.TempDir())
+	defer l.close()
+	for n, c := range []struct {
+		state                slotState
+		sameAmount, anyOther acceptance
+	}{
+		{slotElsewhere, acceptedAgain, acceptedAgain},    // it is not known yet
+		{slotDuplicate, acceptedAgain, acceptedConflict}, // paid under its own amount
+		{slotConflict, acceptedConflict, acceptedAgain},  // paid under another one
+	} {
+		v := must(t)(l.become(accept(t, l, uint64(n+1), 100), c.state))
+		if _, got := l.accept(&v.id, 100); got != c.sameAmount {
+			t.Errorf("%s, the same amount: %d", c.state, got)
+		}
+		if _, got := l.accept(&v.id, 200); got != c.anyOther {
+			t.Errorf("%s, another amount: %d", c.state, got)
+		}
+	}
+}
+
 func TestFullQueueAcceptsNothing(t *testing.T) {
 	dir := t.TempDir()
 	l, _ := openTestLedger(t, dir)
@@ -515,7 +537,7 @@ func TestSettledSegmentsGoByAge(t *testing.T) {
 		t.Errorf("read %v from a segment that is gone", v)
 	}
 	count := func() (n uint64) {
-		if err := l.active.eachRetired(0, 0, func(slotView) { n++ }); err != nil {
+		if _, err := l.active.eachRetired(0, 0, func(slotView) { n++ }); err != nil {
 			t.Fatal(err)
 		}
 		return n
@@ -572,7 +594,7 @@ func TestPurgeForgetsWhatIsSettledOnly(t *testing.T) {
 			t.Errorf("accepted became %s", v.word.state())
 		}
 		retired := 0
-		if err := l.active.eachRetired(0, 0, func(v slotView) {
+		if _, err := l.active.eachRetired(0, 0, func(v slotView) {
 			retired++
 			if st, ok := settlementOf(v, 0); !ok || !st.hidden {
 				t.Fatalf("%v would be counted again", v)

@@ -223,12 +223,15 @@ func (l *ledger) accept(id *paymentID, amount cents) (ref, acceptance) {
 // be, paid: only the winner's counts.
 func (l *ledger) repeated(v slotView, amount cents) (ref, acceptance) {
 	l.sync(v.ref)
+	conflicts := v.amount != amount
 	switch v.word.state() {
-	case slotElsewhere, slotDuplicate, slotConflict, slotSetAside:
+	case slotElsewhere, slotSetAside: // what is, or was, paid is not known here
 		return v.ref, acceptedAgain
-	case slotAccepted, slotLeaving, slotSent, slotPaid, slotSettled, slotPurged, slotInvalid, slotRejected, slotFree, slotStates:
+	case slotConflict: // paid under another amount than this slot's
+		conflicts = v.amount == amount
+	case slotAccepted, slotLeaving, slotSent, slotPaid, slotSettled, slotPurged, slotInvalid, slotRejected, slotDuplicate, slotFree, slotStates:
 	}
-	if v.amount != amount {
+	if conflicts {
 		return v.ref, acceptedConflict
 	}
 	return v.ref, acceptedAgain

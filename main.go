@@ -161,6 +161,11 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	if err != nil {
 		return nil, err
 	}
+	if g.embedded != nil {
+		if err := folder.alone(); err != nil {
+			return nil, err
+		}
+	}
 	clock := newClock()
 	if g.ledger, g.found, err = openLedger(folder, clock, c.maxPending, c.retention, log); err != nil {
 		return nil, fmt.Errorf("DATA_DIR=%q: %w", c.dataDir, err)

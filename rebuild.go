@@ -71,7 +71,7 @@ func (r *rebuild) enter(ctx context.Context) error {
 	var err error
 	for range tries {
 		if len(*r.ledger.journals.Load()) == 0 {
-			return nil
+			return r.store.reach(ctx) // the owners of all journals rebuild it by themselves, if it is there
 		}
 		if err = r.settler.enter(ctx); !errors.Is(err, errNoLife) {
 			return err

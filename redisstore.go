@@ -240,6 +240,14 @@ func (s *redisStore) withConn(ctx context.Context, pool *redis.Pool, f func(conn
 	return f(conn, run)
 }
 
+// reach says whether the server answers.
+func (s *redisStore) reach(ctx context.Context) error {
+	return s.withConn(ctx, s.work, func(conn redis.Conn, _ string) error {
+		_, err := redis.DoContext(conn, ctx, "PING")
+		return err
+	})
+}
+
 // call runs a script in the life t. The connection is taken first and the life looked at after that: so a token
 // never reaches a server that was started after the life began, where an old life may have come back from disk.
 func (s *redisStore) call(ctx context.Context, pool *redis.Pool, t lifeToken, script storeScript, args *scriptArgs) (any, error) {

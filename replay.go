@@ -154,11 +154,12 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 	}
 	oldest := now - micros(s.ledger.retention.Microseconds())
 	var failed error
-	err = j.eachRetired(low, oldest, func(v slotView) {
+	damaged, err := j.eachRetired(low, oldest, func(v slotView) {
 		if collect(v); len(settled) >= settleBatch && failed == nil {
 			failed = flush()
 		}
 	})
+	s.metrics.damaged.Add(damaged)
 	if err = errors.Join(err, failed); err != nil {
 		return n, err
 	}
