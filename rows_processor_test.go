@@ -163,7 +163,7 @@ func TestUnknownThenAnythingThenTheFirstOneLands(t *testing.T) {
 		return true
 	})
 	w.fall.behave(func(_ http.ResponseWriter, p fakePayment, _ func()) bool { strict.sees(w.fall, p, false); return false })
-	g := w.start(t)
+	g := w.start(t, "PATIENCE", "1h") // or one that had its first attempt refused would go to the other processor
 	posted := uint64(0)
 	post := func() {
 		g.accepted(nthID(posted), string(nthAmount(posted).appendDecimal(nil)))

@@ -34,7 +34,11 @@ func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, in []claim, out [
 	if t != b.token() {
 		return errNoLife
 	}
-	b.claims.Add(int64(len(in)))
+	for _, c := range in {
+		if !c.out { // a replay that comes at the same instant claims for what is out
+			b.claims.Add(1)
+		}
+	}
 	clear(out)
 	return nil
 }
