@@ -151,16 +151,21 @@ func (o *operator) own(l located) (ref, error) {
 	return makeRef(list[at].number, l.seen.seq), nil
 }
 
-// requeue queues a rejected payment again, and says what it did.
-func (o *operator) requeue(ctx context.Context, id paymentID) (string, error) {
+// find looks for the slot that stands for a payment, in the state that is wanted, in the journals of this process.
+func (o *operator) find(id paymentID, wanted func(*located) error) (ref, error) {
 	l, err := locate(o.ledger.folder.path, id)
 	if err == nil {
-		err = l.wantRejected()
+		err = wanted(&l)
 	}
 	if err != nil {
-		return "", err
+		return 0, err
 	}
-	r, err := o.own(l)
+	return o.own(l)
+}
+
+// requeue queues a rejected payment again, and says what it did.
+func (o *operator) requeue(ctx context.Context, id paymentID) (string, error) {
+	r, err := o.find(id, (*located).wantRejected)
 	if err != nil {
 		return "", err
 	}
@@ -177,14 +182,7 @@ func (o *operator) requeue(ctx context.Context, id paymentID) (string, error) {
 
 // resolve ends a pinned payment on an operator's word, and says what it did.
 func (o *operator) resolve(ctx context.Context, id paymentID, as verdict) (string, error) {
-	l, err := locate(o.ledger.folder.path, id)
-	if err == nil {
-		err = l.wantPinned()
-	}
-	if err != nil {
-		return "", err
-	}
-	r, err := o.own(l)
+	r, err := o.find(id, (*located).wantPinned)
 	if err != nil {
 		return "", err
 	}
