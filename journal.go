@@ -251,7 +251,7 @@ func eachSlot(j *journal, seg *segment, from uint64, visit func(v slotView)) (da
 		s := &seg.slots[i]
 		switch w := s.load(); {
 		case seq < from || w == 0 || w == wordSetAside:
-		case s.intact(w, seq, j.seed):
+		case s.intact(w, seq, j.seed), (w == damagedWord || w.wasOut()) && s.fixedIntact(seq, j.seed): // or waits for the mender
 			visit(j.view(makeRef(j.number, seq), s, w))
 		default:
 			damaged++

@@ -152,11 +152,8 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 		}
 		last = i
 		f.published++
-		if _, inserted := seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id)); !inserted && w.state() == slotAccepted {
-			// Died between publishing the second of two racing requests and taking it back.
-			w = w.with(slotDuplicate)
-			s.word.Store(uint64(w))
-		}
+		// Of two racing requests both may read accepted: died before one was taken back. Either may have the claim, so both ask for it.
+		seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))
 		r := makeRef(j.number, seg.first()+uint64(i))
 		switch w.state() {
 		case slotAccepted, slotLeaving:

@@ -109,7 +109,9 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 			}
 		case slotConflict:
 			notes = append(notes, conflictNote{v.id, v.amount})
-		case slotFree, slotPaid, slotSettled, slotPurged, slotInvalid, slotRejected, slotElsewhere, slotDuplicate, slotSetAside, slotStates:
+		case slotFree: // damaged, waits for the mender: may have been paid, or be out. It takes no claim from anybody
+			out = append(out, s.ledger.claimOf(v))
+		case slotPaid, slotSettled, slotPurged, slotInvalid, slotRejected, slotElsewhere, slotDuplicate, slotSetAside, slotStates:
 		}
 	}
 	flush := func() error {
