@@ -265,7 +265,7 @@ func (l *ledger) replace(v slotView, new word, booked uint64) (slotView, bool) {
 	if !l.journal(v.ref).transition(v.ref.seq(), v.word, new, booked) {
 		return v, false
 	}
-	if new.state().final() && !v.word.state().final() { // the way back is ledger.requeued's
+	if new.state().final() && !v.word.state().final() { // the way back is ledger.reopened's
 		l.pending.Add(-1)
 	}
 	v.word = new
