@@ -19,7 +19,6 @@ const (
 	subjectHealth  = "galo.health"
 	subjectFinding = "galo.finding"
 	subjectPurge   = "galo.purge"
-	subjectStall   = "galo.stall"
 	subjectAsk     = "galo.ask"
 
 	// outboxLen is seconds of findings from both processors. What does not fit is dropped: each of these
@@ -87,7 +86,6 @@ type bus struct {
 	onHealthFunc  atomic.Pointer[func(healthReport)]
 	onFindingFunc atomic.Pointer[func(finding)]
 	onPurgeFunc   atomic.Pointer[func(uint64)]
-	onStallFunc   atomic.Pointer[func()]
 	answerFunc    atomic.Pointer[func(paymentID) answer]
 
 	mu        sync.Mutex
@@ -173,7 +171,6 @@ func (b *bus) subscribe() error {
 		subjectHealth:  b.hearHealth,
 		subjectFinding: b.hearFinding,
 		subjectPurge:   b.hearPurge,
-		subjectStall:   b.hearStall,
 		subjectAsk:     b.hearQuestion,
 		b.inbox + ".*": b.hearAnswer,
 	} {
@@ -276,15 +273,7 @@ func (b *bus) publishPurge(mark uint64) {
 	b.publish(subjectPurge, "", purgeMessage{Version: messageVersion, Instance: b.instance, Mark: mark})
 }
 
-// publishStall tells the others that payments of this instance were paid and cannot be settled; it never waits.
-func (b *bus) publishStall() {
-	if b == nil {
-		return
-	}
-	b.publish(subjectStall, "", stallMessage{Version: messageVersion, Instance: b.instance})
-}
-
-// onHealth, onFinding, onPurge, onStall and answerWith say who hears what others send. The functions are called one
+// onHealth, onFinding, onPurge and answerWith say who hears what others send. The functions are called one
 // message at a time, must not wait, and may be called as soon as they are given.
 func (b *bus) onHealth(hear func(healthReport)) {
 	if b != nil {
@@ -301,12 +290,6 @@ func (b *bus) onFinding(hear func(finding)) {
 func (b *bus) onPurge(hear func(mark uint64)) {
 	if b != nil {
 		b.onPurgeFunc.Store(&hear)
-	}
-}
-
-func (b *bus) onStall(hear func()) {
-	if b != nil {
-		b.onStallFunc.Store(&hear)
 	}
 }
 

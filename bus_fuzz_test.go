@@ -21,7 +21,6 @@ func fuzzedBus() (b *bus, heard map[string]int, reports map[string]any) {
 	b.onHealth(func(r healthReport) { note(subjectHealth, r) })
 	b.onFinding(func(f finding) { note(subjectFinding, f) })
 	b.onPurge(func(mark uint64) { note(subjectPurge, mark) })
-	b.onStall(func() { note(subjectStall, subjectStall) })
 	b.answerWith(func(id paymentID) answer {
 		note(subjectAsk, id)
 		return answer{journals: []string{"0123"}, known: true, payment: payment{id: id, amount: 1990, state: "sent", processor: "default", requestedAt: noon}}
@@ -48,7 +47,7 @@ func FuzzBusMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, heard, reports := fuzzedBus()
 		for subject, hear := range map[string]nats.MsgHandler{
-			subjectHealth: b.hearHealth, subjectFinding: b.hearFinding, subjectPurge: b.hearPurge, subjectStall: b.hearStall, subjectAsk: b.hearQuestion,
+			subjectHealth: b.hearHealth, subjectFinding: b.hearFinding, subjectPurge: b.hearPurge, subjectAsk: b.hearQuestion,
 		} {
 			before := b.foreign.Load()
 			hear(&nats.Msg{Subject: subject, Reply: "inbox.1", Data: data})
@@ -86,8 +85,6 @@ func sayAgain(t *testing.T, b *bus, subject string, hear nats.MsgHandler, report
 		b.publishFinding(r)
 	case uint64:
 		b.publishPurge(r)
-	case string:
-		b.publishStall()
 	}
 	hear(&nats.Msg{Subject: subject, Data: (<-b.outbox).data})
 	if !reflect.DeepEqual(reports[subject], first) {

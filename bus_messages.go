@@ -48,11 +48,6 @@ type purgeMessage struct {
 	Mark     uint64 `json:"mark"`
 }
 
-type stallMessage struct {
-	Version  int    `json:"v"`
-	Instance string `json:"instance"`
-}
-
 type askMessage struct {
 	Version  int    `json:"v"`
 	Instance string `json:"instance"`
@@ -79,7 +74,6 @@ type paymentMessage struct {
 func (m *healthMessage) version() int  { return m.Version }
 func (m *findingMessage) version() int { return m.Version }
 func (m *purgeMessage) version() int   { return m.Version }
-func (m *stallMessage) version() int   { return m.Version }
 func (m *askMessage) version() int     { return m.Version }
 func (m *answerMessage) version() int  { return m.Version }
 
@@ -124,17 +118,6 @@ func (b *bus) hearPurge(m *nats.Msg) {
 	}
 	if hear := b.onPurgeFunc.Load(); hear != nil {
 		(*hear)(said.Mark)
-	}
-}
-
-func (b *bus) hearStall(m *nats.Msg) {
-	var said stallMessage
-	if !understand(m.Data, &said) {
-		b.foreign.Add(1)
-		return
-	}
-	if hear := b.onStallFunc.Load(); hear != nil {
-		(*hear)()
 	}
 }
 

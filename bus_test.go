@@ -143,7 +143,6 @@ func TestOtherVersionsAndNonsenseAreIgnoredAndCounted(t *testing.T) {
 	b.onHealth(func(r healthReport) { heard <- r })
 	b.onFinding(func(finding) { t.Error("a finding was heard") })
 	b.onPurge(func(uint64) { t.Error("a purge was heard") })
-	b.onStall(func() { t.Error("a stall was heard") })
 	b.answerWith(func(paymentID) answer { t.Error("a question was heard"); return answer{} })
 
 	stranger, err := nats.Connect(server.ClientURL())
@@ -162,7 +161,6 @@ func TestOtherVersionsAndNonsenseAreIgnoredAndCounted(t *testing.T) {
 		{subjectFinding, `{"v":1,"processor":-1}`},
 		{subjectPurge, `{"v":2,"mark":1}`},
 		{subjectPurge, `{"v":1,"mark":"x"}`},
-		{subjectStall, `{"v":2}`},
 		{subjectAsk, `{"v":2,"id":"4a7b0000-0000-0000-0000-0000000000ff"}`},
 		{subjectAsk, `{"v":1,"id":"x"}`},
 		{b.inbox + ".1", `{"v":2}`},

@@ -76,7 +76,7 @@ var crashPoints = []struct {
 	{"a life is begun", "replay.go", "\ts.life.lostUnless(born.token)\n", afterAnchor},
 	{"half a journal is replayed", "replay.go", "\tflush := func() error {\n", afterAnchor},
 	{"a journal is replayed", "replay.go", "\t\t\tj.replayedIn, j.replayed = born.token, n\n", beforeAnchor},
-	{"a journal has not reported", "replay.go", "\t\tif ready, err = s.store.report(ctx, born.token, j.id.String(), texts(ids)); err != nil {\n", beforeAnchor},
+	{"a journal has not reported", "replay.go", "\t\tif ready, err = s.store.report(ctx, born.token, j.id.String(), !s.lacking.Load(), texts(ids)); err != nil {\n", beforeAnchor},
 	{"a journal has reported", "replay.go", "\t\t\treturn err\n\t\t}\n\t}\n\tif ready {\n", afterAnchor},
 
 	// A purge.

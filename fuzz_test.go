@@ -67,7 +67,7 @@ func wantProblem(t *testing.T, ctx *fasthttp.RequestCtx, status int) {
 
 type emptySummary struct{}
 
-func (emptySummary) summary(_ context.Context, from, to micros) (summary, error) {
+func (emptySummary) summary(_ context.Context, from, to micros, _ []string) (summary, error) {
 	return summary{}, nil
 }
 
@@ -79,7 +79,9 @@ func FuzzSummaryQuery(f *testing.F) {
 	} {
 		f.Add(query)
 	}
-	s := (&server{store: emptySummary{}, settler: &settler{stall: &stall{clock: newClock()}}, metrics: newMetrics(), queries: newLane(4, time.Second), log: quietLog()}).routes()
+	l, _ := openTestLedger(f, f.TempDir())
+	f.Cleanup(func() { l.close() })
+	s := (&server{ledger: l, store: emptySummary{}, settler: &settler{}, metrics: newMetrics(), queries: newLane(4, time.Second), log: quietLog()}).routes()
 	f.Fuzz(func(t *testing.T, query string) {
 		var ctx fasthttp.RequestCtx
 		ctx.Request.SetRequestURI("/payments-summary")

@@ -30,7 +30,7 @@ func wholeServer(t testing.TB) (*server, *ledger, *dispatcher) {
 	t.Cleanup(func() { l.close() })
 	d := newDispatcher(4, 1<<17, time.Millisecond)
 	var alone *bus
-	return &server{ledger: l, dispatcher: d, finder: &finder{ledger: l, store: knowsNothing{}, bus: alone}, store: emptySummary{}, settler: &settler{stall: &stall{clock: newClock()}},
+	return &server{ledger: l, dispatcher: d, finder: &finder{ledger: l, store: knowsNothing{}, bus: alone}, store: emptySummary{}, settler: &settler{},
 		metrics: newMetrics(), queries: newLane(4, patient), log: quietLog()}, l, d
 }
 

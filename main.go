@@ -207,9 +207,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 		order: g.settler.order, wait: c.sendTimeout + operatorSpare, log: log}
 	g.admin = newAdmin(g.metrics, g.ready.why, g.operator)
 	g.settler.announce = g.bus.publishPurge
-	g.settler.stall.tell = g.bus.publishStall
 	g.bus.onPurge(g.settler.heardOfPurge)
-	g.bus.onStall(g.settler.stall.heard)
 	g.bus.onFinding(g.policy.heard)
 	g.bus.answerWith(finder.answer)
 	g.metrics.observe(g.ledger, g.dispatcher, g.feeder, g.policy, g.resolver, g.settler, g.elsewhere, g.bus, g.life)
@@ -248,7 +246,6 @@ func (g *galo) start(ctx context.Context) {
 	}
 	g.standing.run(g.ledger.keep)
 	g.settling.run(func(ctx context.Context) { g.settler.run(ctx, g.standing.ctx) })
-	g.settling.run(g.settler.stall.run)
 	g.sending.run(g.feeder.run)
 	g.sending.run(g.elsewhere.run)
 	g.sending.run(g.resolver.run)
@@ -295,7 +292,7 @@ func (g *galo) takeUp(f found) {
 
 // adoptOrphans takes over the journals of instances that are gone.
 func (g *galo) adoptOrphans(ctx context.Context) {
-	const every = 3 * time.Second // a journal is taken over at the second look at the earliest
+	const every = 2 * time.Second // a journal is taken over at the second look at the earliest
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	orphans := make(map[journalID]bool)
@@ -307,7 +304,7 @@ func (g *galo) adoptOrphans(ctx context.Context) {
 		case <-tick.C:
 		}
 		f, err := g.ledger.adoptOrphans(orphans)
-		if text := fmt.Sprint(err); err != nil && text != said { // once: it will be the same in three seconds
+		if text := fmt.Sprint(err); err != nil && text != said { // once: it will be the same at the next look
 			said = text
 			g.log.Error("cannot take over a journal", "error", err)
 		}

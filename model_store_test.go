@@ -265,7 +265,10 @@ func (k *storeLink) beginLife(ctx context.Context, mark uint64) (newLife, error)
 	return born, nil
 }
 
-func (k *storeLink) report(ctx context.Context, t lifeToken, journal string, all []string) (bool, error) {
+// leave is for summaries, which nobody asks for here.
+func (k *storeLink) leave(context.Context, lifeToken, []string) error { return nil }
+
+func (k *storeLink) report(ctx context.Context, t lifeToken, journal string, _ bool, all []string) (bool, error) {
 	var ready, heard bool
 	err := k.call(ctx, "report", &t, func(s *storeState) error {
 		s.reports[journal] = true

@@ -159,18 +159,25 @@ var mutants = []mutant{
 		edits: []edit{{`if ARGV[2] ~= 'any' and ARGV[2] ~= state then`, `if false then`}},
 	},
 	{
+		name: "gives summaries without asking whether every instance is heard of",
+		file: "summary.go", tests: "TestSummaryIsRefusedWhileAJournalIsSilent|TestNoSummaryLacks",
+		edits: []edit{{`	if len(journals) > 0 {
+		if err`, `	if len(journals) > 0 && from > to {
+		if err`}},
+	},
+	{
 		name: "reports a journal before it is replayed",
 		file: "replay.go", model: true,
 		edits: []edit{{`			started := time.Now()
 `, `			started := time.Now()
 			names, _ := s.ledger.folder.journalIDs()
-			s.store.report(ctx, born.token, j.id.String(), texts(names))
+			s.store.report(ctx, born.token, j.id.String(), !s.lacking.Load(), texts(names))
 `}},
 	},
 	{
 		name: "does not wait for the journals of others",
 		file: "replay.go", model: true,
-		edits: []edit{{`s.store.report(ctx, born.token, j.id.String(), texts(ids))`, `s.store.report(ctx, born.token, j.id.String(), texts(ids[:0]))`}},
+		edits: []edit{{`s.store.report(ctx, born.token, j.id.String(), !s.lacking.Load(), texts(ids))`, `s.store.report(ctx, born.token, j.id.String(), !s.lacking.Load(), texts(ids[:0]))`}},
 	},
 	{
 		name: "leaves the claims of what is out behind in a new life",

@@ -123,7 +123,11 @@ func (r *rebuild) tellStore(ctx context.Context) error {
 		fmt.Fprintln(r.out, "the store is not ready yet: the owners of the other journals have to report first")
 		return nil
 	}
-	sum, err := r.store.summary(ctx, math.MinInt64, math.MaxInt64)
+	journals, err := r.ledger.folder.journalIDs()
+	if err != nil {
+		return err
+	}
+	sum, err := r.store.summary(ctx, math.MinInt64, math.MaxInt64, texts(journals))
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func summaryOf(t *testing.T, url string) string {
 	if _, err := s.beginLife(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	sum, err := s.summary(t.Context(), math.MinInt64, math.MaxInt64)
+	sum, err := s.summary(t.Context(), math.MinInt64, math.MaxInt64, nil)
 	if err != nil {
 		return ""
 	}

@@ -133,7 +133,7 @@ func makeReady(tb testing.TB, s *redisStore) lifeToken {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if ready, err := s.report(tb.Context(), begun.token, "j1", []string{"j1"}); err != nil || !ready {
+	if ready, err := s.report(tb.Context(), begun.token, "j1", true, []string{"j1"}); err != nil || !ready {
 		tb.Fatalf("report: ready %v, %v", ready, err)
 	}
 	return begun.token

@@ -133,7 +133,7 @@ func BenchmarkSummary(b *testing.B) {
 		} {
 			b.Run(fmt.Sprintf("%d/%s", payments, window.name), func(b *testing.B) {
 				for b.Loop() {
-					if _, err := s.summary(b.Context(), window.from, window.to); err != nil {
+					if _, err := s.summary(b.Context(), window.from, window.to, nil); err != nil {
 						b.Fatal(err)
 					}
 				}

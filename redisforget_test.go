@@ -42,7 +42,7 @@ func TestPurgeForgetsHistoryAndKeepsClaims(t *testing.T) {
 		if mark, err := other.purge(t.Context(), token, 5); err != nil || mark != 7 {
 			t.Fatalf("marks only rise: %d, %v", mark, err)
 		}
-		late, err := other.summary(t.Context(), 0, 2*noon)
+		late, err := other.summary(t.Context(), 0, 2*noon, nil)
 		if err != nil || late != (summary{}) {
 			t.Fatalf("%+v, %v", late, err)
 		}
@@ -64,7 +64,7 @@ func TestPurgeForgetsHistoryAndKeepsClaims(t *testing.T) {
 		if hidden, err := s.settle(t.Context(), token, 7, []settlement{held, gone}, nil); err != nil || !slices.Equal(hidden, []paymentID{gone.id}) {
 			t.Fatalf("settled again: hidden %v, %v", hidden, err)
 		}
-		if got, err := s.summary(t.Context(), 0, 2*noon); err != nil || got.totals[onDefault].requests != 1 {
+		if got, err := s.summary(t.Context(), 0, 2*noon, nil); err != nil || got.totals[onDefault].requests != 1 {
 			t.Fatalf("%+v, %v", got, err)
 		}
 		conn := rawConn(t, url)
@@ -108,7 +108,7 @@ func TestLifeTakesTheHighestMarkAndCleansUp(t *testing.T) {
 		if err := s.cleaner.unlinkBelow(t.Context(), 3); !isPurged(err, 0) {
 			t.Fatalf("unlinked below a mark that is not in force: %v", err)
 		}
-		if got, err := s.summary(t.Context(), noon, noon); err != nil || got.totals[onDefault].requests != 1 {
+		if got, err := s.summary(t.Context(), noon, noon, nil); err != nil || got.totals[onDefault].requests != 1 {
 			t.Fatalf("%+v, %v", got, err)
 		}
 		// A journal that knows of a purge that the store has lost.
@@ -159,7 +159,7 @@ func TestRetentionKeepsSumsToTheSecond(t *testing.T) {
 					tos = append(tos, from+length-1000) // Clients that cut windows at milliseconds mean the same seconds.
 				}
 				for _, to := range tos {
-					if got, err := s.summary(t.Context(), from, to); err != nil || got != want {
+					if got, err := s.summary(t.Context(), from, to, nil); err != nil || got != want {
 						t.Fatalf("%d..%d: got %+v, want %+v, %v", from, to, got, want, err)
 					}
 				}
@@ -167,11 +167,11 @@ func TestRetentionKeepsSumsToTheSecond(t *testing.T) {
 		}
 		// Windows that adjoin somewhere within a second still have everything once.
 		for _, cut := range []micros{1, 250_000, 499_999, 500_000, 500_001, 999_999} {
-			a, err := s.summary(t.Context(), 0, first+secondLength+cut)
+			a, err := s.summary(t.Context(), 0, first+secondLength+cut, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := s.summary(t.Context(), first+secondLength+cut+1, 2*noon)
+			b, err := s.summary(t.Context(), first+secondLength+cut+1, 2*noon, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -220,7 +220,7 @@ func TestReplayOfForgottenPaymentsCountsNothing(t *testing.T) {
 		check := func(found bool) {
 			t.Helper()
 			sum := addUp(append(all, pinned), 0, 2*noon)
-			if got, err := s.summary(t.Context(), 0, 2*noon); err != nil || got != sum {
+			if got, err := s.summary(t.Context(), 0, 2*noon, nil); err != nil || got != sum {
 				t.Fatalf("got %+v, want %+v, %v", got, sum, err)
 			}
 			if got := lookUp(t, s, pinned.id); got.found != found {
@@ -255,7 +255,7 @@ func TestIDThatComesBackAfterRetentionIsNotCountedAgain(t *testing.T) {
 		}
 		settleAll(t, s, token, again)
 		want := addUp(all, 0, 2*noon)
-		if got, err := s.summary(t.Context(), 0, 2*noon); err != nil || got != want {
+		if got, err := s.summary(t.Context(), 0, 2*noon, nil); err != nil || got != want {
 			t.Fatalf("got %+v, want %+v, %v", got, want, err)
 		}
 		if got := lookUp(t, s, again.id); got.record != again.record {

@@ -126,15 +126,21 @@ func parseNewLife(reply []any) (newLife, error) {
 	return begun, nil
 }
 
-// report says that the journal has replayed into the life t. The life is ready once all of the given journals
-// have; the answer says whether it is.
-func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, all []string) (bool, error) {
+// report says that the journal has replayed into the life t, and, if settled, that the store has all that it holds as paid: see
+// checkHeard. The life is ready once all of the given journals have replayed; the answer says whether it is.
+func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, settled bool, all []string) (bool, error) {
 	var args scriptArgs
 	args.add(keyLife)
 	args.add(keyReports)
+	args.add(keyHeard)
 	args.keysEnd()
 	args.add(string(t))
 	args.add(stateAny)
+	if settled {
+		args.add("1")
+	} else {
+		args.add("0")
+	}
 	args.add(journal)
 	for _, one := range all {
 		args.add(one)
@@ -145,6 +151,23 @@ func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, al
 	}
 	s.setReady(t, state == stateReady)
 	return state == stateReady, nil
+}
+
+// leave says that the store has all that these journals hold as paid, and that nothing will be paid from them until they report again.
+func (s *redisStore) leave(ctx context.Context, t lifeToken, journals []string) error {
+	var args scriptArgs
+	args.add(keyLife)
+	args.add(keyHeard)
+	args.keysEnd()
+	args.add(string(t))
+	args.add(stateAny)
+	for _, one := range journals {
+		args.add(one)
+	}
+	if _, err := s.call(ctx, s.work, t, s.scripts.leave, &args); err != nil {
+		return fmt.Errorf("cannot take leave of the store: %w", err)
+	}
+	return nil
 }
 
 // poll asks for the right to poll a processor's service-health now. One instance gets it per pollWindow, and

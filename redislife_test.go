@@ -23,14 +23,14 @@ func TestLifeIsReadyOnceEveryJournalReported(t *testing.T) {
 		journals := []string{"j1", "j2", "j3"}
 		for i, journal := range journals {
 			want := i == len(journals)-1
-			if ready, err := a.report(t.Context(), first.token, journal, journals); err != nil || ready != want || a.ready() != want {
+			if ready, err := a.report(t.Context(), first.token, journal, true, journals); err != nil || ready != want || a.ready() != want {
 				t.Fatalf("%s: %v, %v", journal, ready, err)
 			}
 		}
 		if b.ready() {
 			t.Fatal("the other instance can't know yet")
 		}
-		if ready, err := b.report(t.Context(), first.token, "j3", journals); err != nil || !ready || !b.ready() {
+		if ready, err := b.report(t.Context(), first.token, "j3", true, journals); err != nil || !ready || !b.ready() {
 			t.Fatalf("the other instance learns it when it reports: %v, %v", ready, err)
 		}
 		if again, err := b.beginLife(t.Context(), 0); err != nil || !again.ready || again.token != first.token {
@@ -69,7 +69,7 @@ func TestClaimsNeedTheStateTheyWereMadeFor(t *testing.T) {
 		if err := claimAs(begun.token, true); err != nil {
 			t.Fatalf("replay may claim: %v", err)
 		}
-		if ready, err := s.report(t.Context(), begun.token, "j1", []string{"j1"}); err != nil || !ready {
+		if ready, err := s.report(t.Context(), begun.token, "j1", true, []string{"j1"}); err != nil || !ready {
 			t.Fatal(err)
 		}
 		if err := claimAs(begun.token, true); !errors.Is(err, errNoLife) || !s.ready() {
@@ -86,7 +86,7 @@ func TestQueriesNeedALifeThatIsReady(t *testing.T) {
 			if err := s.records(t.Context(), []paymentID{testID(1)}, make([]foundRecord, 1)); !errors.Is(err, errNoLife) {
 				t.Errorf("records %s: %v", when, err)
 			}
-			if _, err := s.summary(t.Context(), 0, noon); !errors.Is(err, errNoLife) {
+			if _, err := s.summary(t.Context(), 0, noon, nil); !errors.Is(err, errNoLife) {
 				t.Errorf("summary %s: %v", when, err)
 			}
 		}
@@ -96,7 +96,7 @@ func TestQueriesNeedALifeThatIsReady(t *testing.T) {
 		}
 		refused("while replaying")
 		makeReady(t, s)
-		if _, err := s.summary(t.Context(), 0, noon); err != nil {
+		if _, err := s.summary(t.Context(), 0, noon, nil); err != nil {
 			t.Fatal(err)
 		}
 		do(t, rawConn(t, url), "FLUSHALL")
@@ -132,7 +132,7 @@ func TestRestartIsANewLife(t *testing.T) {
 			if _, err := s.settle(t.Context(), token, 0, []settlement{one}, []journalProgress{{"j1", 42}}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.summary(t.Context(), noon, noon); err != nil {
+			if _, err := s.summary(t.Context(), noon, noon, nil); err != nil {
 				t.Fatal(err) // The query pool has an idle connection now, too.
 			}
 			server.kill()
@@ -146,7 +146,7 @@ func TestRestartIsANewLife(t *testing.T) {
 			if !errors.Is(err, errNoLife) || s.token() != "" || s.ready() {
 				t.Fatalf("settled in the old life: %v, token %q", err, s.token())
 			}
-			if _, err := s.summary(t.Context(), noon, noon); !errors.Is(err, errNoLife) {
+			if _, err := s.summary(t.Context(), noon, noon, nil); !errors.Is(err, errNoLife) {
 				t.Fatalf("summary in the old life: %v", err)
 			}
 			begun, err := s.beginLife(t.Context(), 0)
@@ -162,7 +162,7 @@ func TestRestartIsANewLife(t *testing.T) {
 			}
 			journals := []string{"j1", "j2"}
 			for i, journal := range journals {
-				if ready, err := s.report(t.Context(), begun.token, journal, journals); err != nil || ready != (i == 1) {
+				if ready, err := s.report(t.Context(), begun.token, journal, true, journals); err != nil || ready != (i == 1) {
 					t.Fatalf("%s: %v, %v", journal, ready, err)
 				}
 			}
@@ -196,7 +196,7 @@ func TestTokenOfADeadServerNeverReachesTheNextOne(t *testing.T) {
 func TestIdleConnectionsOfAnEarlierServerAreNotBorrowed(t *testing.T) {
 	server := startRedis(t)
 	s, _ := readyStore(t, server.url())
-	if _, err := s.summary(t.Context(), noon, noon); err != nil {
+	if _, err := s.summary(t.Context(), noon, noon, nil); err != nil {
 		t.Fatal(err)
 	}
 	server.kill()
@@ -207,7 +207,7 @@ func TestIdleConnectionsOfAnEarlierServerAreNotBorrowed(t *testing.T) {
 		}
 	}
 	makeReady(t, s)
-	if _, err := s.summary(t.Context(), noon, noon); err != nil {
+	if _, err := s.summary(t.Context(), noon, noon, nil); err != nil {
 		t.Fatalf("the first summary in the new life: %v", err)
 	}
 }

@@ -53,7 +53,7 @@ func TestUnrejectPutsTheClaimInPlace(t *testing.T) {
 			t.Errorf("%d rejections wait for their age, want the other slot's", n)
 		}
 		settled(rejected, recordPaid, 1000)
-		sum, err := s.summary(t.Context(), 0, 1<<40)
+		sum, err := s.summary(t.Context(), 0, 1<<40, nil)
 		if err != nil || sum.totals[onDefault].requests != 2 {
 			t.Errorf("summary %+v, %v: want both paid ones", sum, err)
 		}

@@ -27,13 +27,14 @@ func (s storeScript) run(ctx context.Context, conn redis.Conn, args *scriptArgs)
 
 // storeScripts is every script the store uses.
 type storeScripts struct {
-	begin, report, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject storeScript
+	begin, report, leave, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject storeScript
 }
 
 func newStoreScripts() *storeScripts {
 	return &storeScripts{
 		begin:    newStoreScript(luaBegin),
 		report:   newStoreScript(luaLife + luaReport),
+		leave:    newStoreScript(luaLife + luaLeave),
 		claim:    newStoreScript(luaLife + luaClaim),
 		settle:   newStoreScript(luaLife + luaMark + luaSettle),
 		records:  newStoreScript(luaLife + luaMark + luaRecords),
@@ -51,7 +52,7 @@ func newStoreScripts() *storeScripts {
 
 // load sends every script to a server in one round trip.
 func (s *storeScripts) load(ctx context.Context, conn redis.Conn) error {
-	all := []storeScript{s.begin, s.report, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.bury, s.unlink, s.unreject}
+	all := []storeScript{s.begin, s.report, s.leave, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.bury, s.unlink, s.unreject}
 	for _, one := range all[:len(all)-1] {
 		if err := conn.Send("SCRIPT", "LOAD", one.source); err != nil {
 			return err
@@ -138,20 +139,33 @@ end
 return {life, mark, progress}
 `
 
-// luaReport: KEYS life, reports; ARGV token, state, the journal that has replayed, all journals there are.
+// luaReport: KEYS life, reports, heard; ARGV token, state, "1" if all that the journal has as paid is settled, the journal that has
+// replayed, all journals there are.
 const luaReport = `
 local all = true
-for i = 4, #ARGV do
-  if ARGV[i] ~= ARGV[3] and redis.call('SISMEMBER', KEYS[2], ARGV[i]) == 0 then
+for i = 5, #ARGV do
+  if ARGV[i] ~= ARGV[4] and redis.call('SISMEMBER', KEYS[2], ARGV[i]) == 0 then
     all = false
   end
 end
-redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('SADD', KEYS[2], ARGV[4])
+if ARGV[3] == '1' then
+  local now = redis.call('TIME')
+  redis.call('HSET', KEYS[3], ARGV[4], string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)))
+end
 if all and state ~= 'ready' then
   state = 'ready'
   redis.call('SET', KEYS[1], ARGV[1] .. ':ready')
 end
 return state
+`
+
+// luaLeave: KEYS life, heard; ARGV token, state, journals.
+const luaLeave = `
+for i = 3, #ARGV do
+  redis.call('HSET', KEYS[2], ARGV[i], '` + heardLeft + `')
+end
+return #ARGV - 2
 `
 
 // luaClaim: KEYS life, then record bucket and claim bucket of each payment; ARGV token, state, then field, claim, and "1" for a

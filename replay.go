@@ -47,7 +47,7 @@ func (s *settler) enter(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if ready, err = s.store.report(ctx, born.token, j.id.String(), texts(ids)); err != nil {
+		if ready, err = s.store.report(ctx, born.token, j.id.String(), !s.lacking.Load(), texts(ids)); err != nil {
 			return err
 		}
 	}

@@ -21,7 +21,7 @@ type server struct {
 	dispatcher *dispatcher
 	finder     *finder
 	store      interface {
-		summary(ctx context.Context, from, to micros) (summary, error)
+		summary(ctx context.Context, from, to micros, journals []string) (summary, error)
 	}
 	settler    *settler
 	metrics    *metrics
@@ -124,16 +124,12 @@ func (s *server) getSummary(reqCtx context.Context, ctx *fasthttp.RequestCtx) {
 		refuse(ctx, bad)
 		return
 	}
-	if s.settler.stall.lacking() {
-		s.away(ctx, "the shared store does not take what was paid", errStalled)
-		return
-	}
-	sum, err := s.store.summary(reqCtx, from, to)
+	sum, err := s.summary(reqCtx, from, to)
 	if err != nil {
 		if errors.Is(err, errNoLife) {
 			s.settler.kick()
 		}
-		s.away(ctx, "the shared store is away or being rebuilt", err)
+		s.away(ctx, "the shared store is away, being rebuilt, or lacks what an instance has paid", err)
 		return
 	}
 	s.metrics.summaries.UpdateDuration(started)
@@ -141,7 +137,19 @@ func (s *server) getSummary(reqCtx context.Context, ctx *fasthttp.RequestCtx) {
 	ctx.SetBody(sum.appendJSON(nil))
 }
 
-var errStalled = errors.New("payments that were paid cannot be settled")
+var errLacking = errors.New("payments that were paid cannot be settled")
+
+// summary is an error while payments may have been paid that the store does not know of, by this instance or by any other one.
+func (s *server) summary(ctx context.Context, from, to micros) (summary, error) {
+	if s.settler.lacking.Load() {
+		return summary{}, errLacking
+	}
+	journals, err := s.ledger.folder.journalIDs()
+	if err != nil {
+		return summary{}, err
+	}
+	return s.store.summary(ctx, from, to, texts(journals))
+}
 
 // window reads the edges, both optional and both inclusive. What is finer than a microsecond is rounded inwards.
 func window(ctx *fasthttp.RequestCtx) (from, to micros, bad *problem) {

@@ -23,7 +23,7 @@ type settler struct {
 	queue     *ring         // what is to be settled; has room for all that may be pending
 	kicked    chan struct{} // capacity 1: there is something to do
 	answering atomic.Bool   // Redis did what it was asked to when it was last asked
-	stall     *stall        // whether payments that were paid could not be settled at the last try
+	lacking   atomic.Bool   // payments that were paid could not be settled at the last try
 	missed    bool          // it was away before
 	awaiting  bool          // said that other journals have yet to report
 	urgent    atomic.Bool   // the next batch does not linger
@@ -42,7 +42,8 @@ type settler struct {
 type settleStore interface {
 	token() lifeToken
 	beginLife(ctx context.Context, mark uint64) (newLife, error)
-	report(ctx context.Context, t lifeToken, journal string, all []string) (bool, error)
+	report(ctx context.Context, t lifeToken, journal string, settled bool, all []string) (bool, error)
+	leave(ctx context.Context, t lifeToken, journals []string) error
 	noteConflicts(ctx context.Context, notes []conflictNote) error
 	unreject(ctx context.Context, t lifeToken, mark uint64, in []claim) error
 	claim(ctx context.Context, t lifeToken, replaying bool, in []claim, out []claimAnswer) error
@@ -63,7 +64,6 @@ const (
 
 func newSettler(l *ledger, store settleStore, lf *lifeWatch, linger time.Duration, m *metrics, log *slog.Logger) *settler {
 	s := &settler{ledger: l, store: store, life: lf, linger: linger, metrics: m, announce: func(uint64) {}, log: log,
-		stall: &stall{clock: l.clock, tell: func() {}},
 		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), purges: make(chan purgeRequest), orders: make(chan settlerOrder),
 		views: make([]slotView, 0, settleBatch), batch: make([]settlement, 0, settleBatch)}
 	for _, j := range *l.journals.Load() {
@@ -126,6 +126,22 @@ func (s *settler) run(ctx, drain context.Context) {
 	for drain.Err() == nil && s.queue.len()+s.inHand > 0 {
 		s.work(drain)
 	}
+	if s.queue.len()+s.inHand == 0 {
+		s.leave(drain)
+	}
+}
+
+// leave tells Redis that summaries need not wait for us. If it does not get to know, they wait until our journals are taken over.
+func (s *settler) leave(ctx context.Context) {
+	token := s.store.token()
+	if token == "" || !s.allReplayed(token) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := s.store.leave(ctx, token, s.ledger.journalNames()); err != nil {
+		s.log.Warn("summaries are refused until our journals are taken up again", "error", err)
+	}
 }
 
 // pause waits, or returns at once when ctx has ended.
@@ -166,7 +182,7 @@ func (s *settler) work(ctx context.Context) {
 				return
 			}
 		}
-		s.stall.here.Store(false)
+		s.lacking.Store(false)
 		if !s.answering.Swap(true) {
 			s.log.Info("store answers")
 		}
@@ -193,7 +209,7 @@ func (s *settler) retry(ctx context.Context, err error) {
 		s.known = "" // Redis missed a purge of ours: entering its life brings the mark
 	default:
 		s.metrics.storeErrors.Inc()
-		s.stall.here.Store(s.inHand+s.queue.len() > 0)
+		s.lacking.Store(s.inHand+s.queue.len() > 0)
 		if s.answering.Swap(false) || !s.missed {
 			s.log.Warn("store is away: nothing is sent, and summaries are refused", "error", err)
 		}

@@ -52,11 +52,12 @@ const neverSwept = math.MinInt64
 
 // summary adds up what was requested from..to, both inclusive to the microsecond, in one atomic picture of the
 // store. Before the swept minutes it is exact to the second: an edge within a second counts as the nearer end of
-// that second, so that windows that adjoin stay free of gaps and overlaps.
-func (s *redisStore) summary(ctx context.Context, from, to micros) (summary, error) {
+// that second, so that windows that adjoin stay free of gaps and overlaps. It is refused while one of the given journals may hold a
+// payment that was paid and that the store does not know of.
+func (s *redisStore) summary(ctx context.Context, from, to micros, journals []string) (summary, error) {
 	var sum summary
 	err := s.queried(func() (err error) {
-		sum, err = s.summaryOnce(ctx, from, to)
+		sum, err = s.summaryOnce(ctx, from, to, journals)
 		return err
 	})
 	if err != nil {
@@ -72,9 +73,10 @@ func (e sweptError) Error() string {
 	return "slices are gone before minute " + strconv.FormatInt(e.minute, 10)
 }
 
-func (s *redisStore) summaryOnce(ctx context.Context, from, to micros) (summary, error) {
+func (s *redisStore) summaryOnce(ctx context.Context, from, to micros, journals []string) (summary, error) {
 	t, mark := s.token(), s.mark.Load()
 	plan := planSummary(from, to, s.swept.Load())
+	plan.journals = journals
 	var replies []any
 	err := s.withConn(ctx, s.query, func(conn redis.Conn, run string) error {
 		if t == "" || t != s.token() || t.run() != run {
@@ -89,6 +91,11 @@ func (s *redisStore) summaryOnce(ctx context.Context, from, to micros) (summary,
 	}
 	if err := s.checkView(t, mark, plan.swept, replies); err != nil {
 		return summary{}, err
+	}
+	if len(journals) > 0 {
+		if err := checkHeard(journals, replies[len(replies)-planTail:]); err != nil {
+			return summary{}, err
+		}
 	}
 	return plan.sum(replies[planHead:])
 }
@@ -139,13 +146,17 @@ type sliceRange struct{ from, to micros }
 // summaryPlan is the least that has to be read for a window: at most one run of days, two runs each of hours,
 // minutes and seconds, and two runs of slices.
 type summaryPlan struct {
-	swept   int64
-	buckets []bucketRange
-	slices  []sliceRange
+	swept    int64
+	journals []string // none may hold what the store does not know of
+	buckets  []bucketRange
+	slices   []sliceRange
 }
 
 // planHead is how many replies precede those of the plan itself.
 const planHead = 3
+
+// planTail is how many follow them where there are journals to ask about.
+const planTail = 2
 
 // planSummary cuts a window into whole days, hours, minutes and seconds, and the slices of the rest.
 func planSummary(from, to micros, swept int64) summaryPlan {
@@ -231,6 +242,11 @@ func (p *summaryPlan) read(ctx context.Context, conn redis.Conn, mark uint64) ([
 				commands++
 			}
 		}
+	}
+	if len(p.journals) > 0 {
+		send("TIME")
+		send("HMGET", redis.Args{keyHeard}.AddFlat(p.journals)...)
+		commands += planTail
 	}
 	if err != nil {
 		return nil, err

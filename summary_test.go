@@ -40,7 +40,7 @@ func TestBothEdgesAreInclusiveToTheMicrosecond(t *testing.T) {
 		settleAll(t, s, token, all...)
 		f := func(from, to micros, want int64) {
 			t.Helper()
-			got, err := s.summary(t.Context(), from, to)
+			got, err := s.summary(t.Context(), from, to, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +103,7 @@ func TestSummaryNoticesWhatItsKeysWereNotBuiltFor(t *testing.T) {
 		conn := rawConn(t, url)
 		do(t, conn, "SET", keyMark, 9)
 		do(t, conn, "HSET", keyPrefix+"9:swept", "to", int64(noon/minuteLength)+5)
-		if got, err := s.summary(t.Context(), noon, noon); err != nil || got != (summary{}) {
+		if got, err := s.summary(t.Context(), noon, noon, nil); err != nil || got != (summary{}) {
 			t.Fatalf("%+v, %v", got, err)
 		}
 		if s.mark.Load() != 9 || s.swept.Load() != int64(noon/minuteLength)+5 {
@@ -134,7 +134,7 @@ func TestDamagedSumsAreAnErrorNotANumber(t *testing.T) {
 				do(t, conn, "DEL", keyLife)
 			}
 			do(t, conn, damage[0].(string), damage[1:]...)
-			got, err := s.summary(t.Context(), midnight-1, midnight+2*dayLength)
+			got, err := s.summary(t.Context(), midnight-1, midnight+2*dayLength, nil)
 			if _, ok := errors.AsType[purgedError](err); err == nil || ok || got != (summary{}) {
 				t.Fatalf("%+v, %v", got, err)
 			}
@@ -198,7 +198,7 @@ func TestSummaryAgreesWithAddingByHand(t *testing.T) {
 			}
 			for range 12 {
 				from, to := anEdge(all, math.MinInt64).Draw(rt, "from"), anEdge(all, math.MaxInt64).Draw(rt, "to")
-				got, err := s.summary(t.Context(), from, to)
+				got, err := s.summary(t.Context(), from, to, nil)
 				if want := addUp(all, from, to); err != nil || got != want {
 					rt.Fatalf("%d..%d: got %+v, want %+v, %v", from, to, got, want, err)
 				}

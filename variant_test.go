@@ -145,7 +145,7 @@ var crashVariant = sync.OnceValues(func() (variant, error) {
 func quickEdits() []sourceEdit {
 	return []sourceEdit{
 		{"segmentsize.go", "const segmentSlotsLog2 = 16", insteadOfAnchor, "const segmentSlotsLog2 = 6"},
-		{"main.go", "const every = 3 * time.Second", insteadOfAnchor, "const every = 100 * time.Millisecond"},
+		{"main.go", "const every = 2 * time.Second", insteadOfAnchor, "const every = 100 * time.Millisecond"},
 		{"elsewhere.go", "elsewhereEvery = 500 * time.Millisecond", insteadOfAnchor, "elsewhereEvery = 20 * time.Millisecond"},
 		{"ledger.go", "housekeeping = time.Second", insteadOfAnchor, "housekeeping = 20 * time.Millisecond"},
 		{"config.go", "aDuration(time.Minute, 8760*time.Hour,", insteadOfAnchor, "aDuration(time.Millisecond, 8760*time.Hour,"},

@@ -47,7 +47,10 @@ func (b *bubble) beginLife(context.Context, uint64) (newLife, error) {
 	return newLife{token: b.token(), ready: true}, nil
 }
 
-func (b *bubble) report(context.Context, lifeToken, string, []string) (bool, error) { return true, nil }
+func (b *bubble) report(context.Context, lifeToken, string, bool, []string) (bool, error) {
+	return true, nil
+}
+func (b *bubble) leave(context.Context, lifeToken, []string) error { return nil }
 
 func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlement, _ []journalProgress) ([]paymentID, error) {
 	if b.failing.Add(-1) >= 0 {
