@@ -220,6 +220,13 @@ var mutants = []mutant{
 		edits: []edit{{`if w := s.load(); w.state() == slotSettled || w.state() == slotRejected {`, `if w := s.load(); w != 0 {`}},
 	},
 	{
+		name: "counts a segment's age from the acceptance of its payments",
+		file: "retention.go", tests: "TestLateSettledPaymentOutlivesItsSettling",
+		edits: []edit{{`	since := nowMicros()
+`, `	since := seg.slots[0].acceptedAt
+`}},
+	},
+	{
 		name: "does not journal that a processor has refused",
 		file: "ledger.go", tests: "TestJournalReopenedAfterEveryState",
 		edits: []edit{{`	if v.word.pinned() {
