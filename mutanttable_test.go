@@ -276,9 +276,16 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "takes a claim that was won late as any other",
+		file: "worker.go", tests: "TestRepeatThatIsClaimedLateIsNotPaidAgain",
+		edits: []edit{{`			if v.word.attempts() == 0 && w.ledger.late(v) {
+`, `			if v.word.attempts() < 0 && w.ledger.late(v) {
+`}},
+	},
+	{
 		name: "gives up a payment whose claim the store has lost",
 		file: "elsewhere.go", tests: "TestLoserClaimsAnewWhenTheClaimIsLost",
-		edits: []edit{{`		case !f.found && e.ledger.clock.since(v.acceptedAt) < e.ledger.retention/2:
+		edits: []edit{{`		case !f.found:
 `, `		case !f.found && e.ledger.retention < 0:
 `}},
 	},

@@ -9,6 +9,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// slackShare is how much of RETENTION everything is kept beyond it. A repeat of an id that comes at the end of RETENTION is recognised by
+// the record of the first payment when it is claimed, which is later: this is how much later that may be. A sixteenth takes little
+// room, and at 24 hours it is longer than most outages.
+const slackShare = 16
+
+// keptFrom is the instant from which on everything is kept: segments that were settled since, and records that are newer.
+func (l *ledger) keptFrom() micros {
+	return nowMicros() - micros((l.retention + l.retention/slackShare).Microseconds())
+}
+
+// late says that the record of an earlier payment with the same id may be gone by now, though that was within RETENTION when this
+// one was accepted: then the store cannot tell whether it is a repeat. Half of what is kept beyond RETENTION is left to clocks that differ
+// or were stepped; what seems to have been accepted in the future counts as late, since nobody knows how long ago it was.
+func (l *ledger) late(v slotView) bool {
+	waited := l.clock.now() - v.acceptedAt
+	return waited < 0 || waited > micros((l.retention/slackShare/2).Microseconds())
+}
+
 type retiredSegment struct {
 	number uint64
 	since  micros // when everything in it was found to be final, which it may be long after it was accepted

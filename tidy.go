@@ -18,7 +18,7 @@ const (
 
 // tidy retires what is final, and removes what is too old, too much, or finished.
 func (l *ledger) tidy() error {
-	oldest := nowMicros() - micros(l.retention.Microseconds())
+	oldest := l.keptFrom()
 	for _, j := range *l.journals.Load() {
 		if err := j.retire(); err != nil {
 			return err

@@ -91,8 +91,8 @@ func newBubble(t *testing.T, ctx context.Context, patience time.Duration) *bubbl
 	s := newSettler(l, b, watch, time.Millisecond, m, quietLog())
 	d := newDispatcher(4, 1<<16, 5*time.Millisecond)
 	f := newFeeder(d, 1<<16)
-	e := &elsewhere{ledger: l, feeder: f, store: b, metrics: m, log: quietLog()}
 	r := newResolver(l, pol, s, f, clients, m, quietLog())
+	e := &elsewhere{ledger: l, feeder: f, resolver: r, store: b, metrics: m, log: quietLog()}
 	b.payer = &payer{ledger: l, dispatcher: d, feeder: f, store: b, life: watch, policy: pol, resolver: r, settler: s, elsewhere: e,
 		processors: clients, metrics: m, log: quietLog()}
 	drain, cancel := context.WithCancel(ctx)
