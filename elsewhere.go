@@ -11,7 +11,8 @@ import (
 // reached two instances, or came again after its slot had left the index. They are never sent from here; the winner's journal answers for the payment.
 //
 // The claim may come to one of them all the same: an older copy of the store may have it as the owner that it once was. Then
-// the slot is accepted again, for nobody else will pay. So it is when nobody has the claim.
+// the slot is accepted again, for nobody else will pay. So it is when nobody has the claim, or a slot that has gone with its segment:
+// such a claim is of an older copy, too, and is removed.
 type elsewhere struct {
 	ledger   *ledger
 	feeder   *feeder
@@ -19,6 +20,7 @@ type elsewhere struct {
 	store    interface {
 		records(ctx context.Context, ids []paymentID, out []foundRecord) error
 		noteConflicts(ctx context.Context, notes []conflictNote) error
+		disown(ctx context.Context, found []record) error
 	}
 	metrics *metrics
 	log     *slog.Logger
@@ -84,12 +86,16 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 	}
 	var conflicting []slotView
 	var notes []conflictNote
+	var ownerless []record
 	for i, v := range views {
 		switch f := found[i]; {
 		case f.found && f.state == recordClaimed && f.journal == e.ledger.journal(v.ref).id.String() && f.seq == v.ref.seq():
 			e.again(v)
 		case f.found && f.state == recordClaimed:
 			left = append(left, v.ref)
+			if e.ledger.ownerless(f.record) {
+				ownerless = append(ownerless, f.record)
+			}
 		case f.found && f.amount != v.amount:
 			conflicting, notes = append(conflicting, v), append(notes, conflictNote{v.id, v.amount})
 		case !f.found:
@@ -99,6 +105,11 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 		default:
 			// Final under the same amount, hidden by a purge or not.
 			e.ledger.become(v, slotDuplicate)
+		}
+	}
+	if len(ownerless) > 0 { // whether that worked shows at the next look
+		if err := e.store.disown(ctx, ownerless); err == nil {
+			e.log.Warn("claims removed of slots that are gone by age: an older copy of the store had them", "claims", len(ownerless))
 		}
 	}
 	if len(notes) == 0 {

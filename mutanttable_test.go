@@ -283,6 +283,13 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "takes old claims away from slots that are there",
+		file: "retention.go", tests: "TestClaimOfASlotThatIsGoneIsRemoved",
+		edits: []edit{{`	_, err := os.Stat(segmentPath(dir, c.seq>>segmentSlotsLog2))
+`, `	_, err := os.Stat(segmentPath(dir, c.seq>>segmentSlotsLog2) + ".gone")
+`}},
+	},
+	{
 		name: "gives up a payment whose claim the store has lost",
 		file: "elsewhere.go", tests: "TestLoserClaimsAnewWhenTheClaimIsLost",
 		edits: []edit{{`		case !f.found:

@@ -27,7 +27,7 @@ func (s storeScript) run(ctx context.Context, conn redis.Conn, args *scriptArgs)
 
 // storeScripts is every script the store uses.
 type storeScripts struct {
-	begin, report, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject storeScript
+	begin, report, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject, disown storeScript
 }
 
 func newStoreScripts() *storeScripts {
@@ -46,12 +46,13 @@ func newStoreScripts() *storeScripts {
 		bury:     newStoreScript(luaLife + luaMark + luaBury),
 		unlink:   newStoreScript(luaLife + luaMark + luaUnlink),
 		unreject: newStoreScript(luaLife + luaMark + luaUnreject),
+		disown:   newStoreScript(luaLife + luaDisown),
 	}
 }
 
 // load sends every script to a server in one round trip.
 func (s *storeScripts) load(ctx context.Context, conn redis.Conn) error {
-	all := []storeScript{s.begin, s.report, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.bury, s.unlink, s.unreject}
+	all := []storeScript{s.begin, s.report, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.bury, s.unlink, s.unreject, s.disown}
 	for _, one := range all[:len(all)-1] {
 		if err := conn.Send("SCRIPT", "LOAD", one.source); err != nil {
 			return err

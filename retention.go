@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,20 @@ func (l *ledger) keptFrom() micros {
 func (l *ledger) late(v slotView) bool {
 	waited := l.clock.now() - v.acceptedAt
 	return waited < 0 || waited > micros((l.retention/slackShare/2).Microseconds())
+}
+
+// ownerless says that the slot which a claim names has gone with its segment, by age: it was final, and nobody will ever free the
+// claim. What was accepted lately is never taken for gone, nor is anything while our own journal is not where it was.
+func (l *ledger) ownerless(c record) bool {
+	if c.acceptedAt >= l.keptFrom() {
+		return false
+	}
+	if _, err := os.Stat(l.active.dir); err != nil {
+		return false
+	}
+	dir := filepath.Join(l.folder.path, c.journal+journalSuffix)
+	_, err := os.Stat(segmentPath(dir, c.seq>>segmentSlotsLog2))
+	return errors.Is(err, os.ErrNotExist)
 }
 
 type retiredSegment struct {

@@ -62,6 +62,7 @@ func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlemen
 
 func (b *bubble) purge(context.Context, lifeToken, uint64) (uint64, error) { return 0, nil }
 func (b *bubble) noteConflicts(context.Context, []conflictNote) error      { return nil }
+func (b *bubble) disown(context.Context, []record) error                   { return nil }
 func (b *bubble) unreject(context.Context, lifeToken, uint64, []claim) error {
 	return nil
 }
