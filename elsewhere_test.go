@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"testing"
 )
 
@@ -68,6 +69,12 @@ func TestClaimOfASlotThatIsGoneIsRemoved(t *testing.T) {
 			if v, _ := l.read(v.ref); lookUp(t, store, v.id).found == c.removed || (v.word.state() == slotAccepted) != c.removed {
 				t.Errorf("claim of slot %d of %s, accepted at %d: the slot that waits for it is %s", c.claim.seq, c.claim.journal, c.claim.acceptedAt, v.word.state())
 			}
+		}
+
+		// The folder is not where it was: nothing is known of anybody's slots.
+		c := record{journal: own, seq: gone, acceptedAt: old}
+		if before := l.ownerless(c); os.Rename(l.active.dir, l.active.dir+".moved") != nil || !before || l.ownerless(c) {
+			t.Error("a slot is taken for gone because the folder is")
 		}
 
 		// Somebody else was quicker.
