@@ -54,14 +54,14 @@ func (l *ledger) recover(j *journal) (found, error) {
 	return f, nil
 }
 
-// freshest is the journal to append to among those with our name: the one with the newest payment, of those in which a segment has
-// room as long as there is one. nil if there is none.
+// freshest is the journal to append to among those with our name: the one that changed last, of those in which a segment has room
+// as long as there is one. nil if there is none.
 func freshest(list []*journal) *journal {
 	var best *journal
 	var bestRoom bool
 	var bestNewest micros
 	for _, j := range list {
-		room, newest := j.next.Load() < j.limit.Load(), j.newestAccepted()
+		room, newest := j.next.Load() < j.limit.Load(), j.newestChange()
 		if best == nil || room && !bestRoom || room == bestRoom && newest > bestNewest {
 			best, bestRoom, bestNewest = j, room, newest
 		}
@@ -69,11 +69,12 @@ func freshest(list []*journal) *journal {
 	return best
 }
 
-// newestAccepted is when the newest payment of a journal was accepted that was just recovered; 0 if it is empty.
-func (j *journal) newestAccepted() micros {
+// newestChange is about when a journal that was just recovered has last changed: when its newest payment was accepted, or its newest
+// segment was retired; 0 if it is empty.
+func (j *journal) newestChange() micros {
 	var newest micros
 	for _, r := range j.retired {
-		newest = max(newest, r.newest)
+		newest = max(newest, r.since)
 	}
 	table := j.table.Load()
 	for i := len(table.list) - 1; i >= 0; i-- {

@@ -63,8 +63,8 @@ var crashPoints = []struct {
 	{"a segment has no name yet", "segment.go", "\t\tif err := os.Rename(made, path); err != nil || !durable {\n", beforeAnchor},
 	{"a segment has its name", "segment.go", "\t\tseg.unmap()\n\t\treturn discard(err)\n\t}\n", afterAnchor},
 	{"a segment is in the table", "journal.go", "\t\tj.limit.Store((end + 1) << segmentSlotsLog2)\n", beforeAnchor},
-	{"a segment is marked as done", "retention.go", "\tseg.head.newest.Store(int64(newest) + 1)\n", afterAnchor},
-	{"a segment is about to be unmapped", "retention.go", "\tj.retired = append(j.retired, retiredSegment{number: seg.number, newest: newest})\n", beforeAnchor},
+	{"a segment is marked as done", "retention.go", "\tseg.head.finalSince.Store(int64(since))\n", afterAnchor},
+	{"a segment is about to be unmapped", "retention.go", "\tj.retired = append(j.retired, retiredSegment{number: seg.number, since: since})\n", beforeAnchor},
 	{"a segment is removed", "retention.go", "\t\t\tfailed = fmt.Errorf(\"cannot remove a segment: %w\", err)\n\t\t\treturn false\n\t\t}\n", afterAnchor},
 
 	// Recovery, replay and adoption.

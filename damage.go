@@ -197,7 +197,7 @@ func (j *journal) openOrRepair(number uint64) (*segment, error) {
 // believed says that what a retired segment's header says of it holds: everything in it is final. It was made in this run of the
 // host, so the header cannot have outlived the words that it speaks for. After a power loss the words are read.
 func (j *journal) believed(seg *segment) bool {
-	if seg.head.newest.Load() == 0 {
+	if seg.head.finalSince.Load() == 0 {
 		return false
 	}
 	if seg.head.boot == j.boot {
@@ -207,7 +207,7 @@ func (j *journal) believed(seg *segment) bool {
 		s := &seg.slots[i]
 		if w := s.load(); w != 0 && w != wordSetAside && !(s.intact(w, seg.first()+uint64(i), j.seed) && w.state().final()) {
 			j.log.Warn("segment counted as settled, but is not: its last changes did not reach the disk", "path", seg.path)
-			seg.head.newest.Store(0)
+			seg.head.finalSince.Store(0)
 			return false
 		}
 	}

@@ -181,7 +181,7 @@ func TestDamagedSettledSlotIsReportedByAReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := 0
-	damaged, err := l.active.eachRetired(0, 0, func(slotView) { whole++ })
+	damaged, err := l.active.eachRetired(0, func(slotView) { whole++ })
 	if damaged != 1 || whole != segmentSlots-1 || err != nil {
 		t.Errorf("%d damaged, %d whole, %v", damaged, whole, err)
 	}
@@ -196,7 +196,7 @@ func TestDamagedRetiredSegmentKeepsNobodyWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	inSegment(t, l.active.dir, 0, func(s segmentFile) { garble(s.bytes[:segmentHeader]) })
-	if _, err := l.active.eachRetired(0, 0, func(slotView) {}); err != nil {
+	if _, err := l.active.eachRetired(0, func(slotView) {}); err != nil {
 		t.Error(err)
 	}
 	if err := l.purge(3); err != nil {

@@ -2,8 +2,8 @@ package main
 
 import "sync"
 
-// doubtSet is the sequences of a journal whose payments read accepted and may be out all the same: accepted before the host
-// went down, when a later state may not have reached the disk. Until both processors have said that they do not know such a
+// doubtSet is the sequences of a journal whose payments read accepted and may be out, or paid, all the same: accepted before the host
+// went down, when a later state may not have reached the disk, or claimed late (see ledger.late). Until both processors have said that they do not know such a
 // payment it is claimed in each new life of the store, as one that is out: or the same id could be paid through another slot.
 type doubtSet struct {
 	mu  sync.Mutex

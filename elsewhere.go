@@ -11,13 +11,16 @@ import (
 // reached two instances, or came again after its slot had left the index. They are never sent from here; the winner's journal answers for the payment.
 //
 // The claim may come to one of them all the same: an older copy of the store may have it as the owner that it once was. Then
-// the slot is accepted again, for nobody else will pay. So it is when nobody has the claim.
+// the slot is accepted again, for nobody else will pay. So it is when nobody has the claim, or a slot that has gone with its segment:
+// such a claim is of an older copy, too, and is removed.
 type elsewhere struct {
-	ledger *ledger
-	feeder *feeder
-	store  interface {
+	ledger   *ledger
+	feeder   *feeder
+	resolver *resolver
+	store    interface {
 		records(ctx context.Context, ids []paymentID, out []foundRecord) error
 		noteConflicts(ctx context.Context, notes []conflictNote) error
+		disown(ctx context.Context, found []record) error
 	}
 	metrics *metrics
 	log     *slog.Logger
@@ -83,25 +86,30 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 	}
 	var conflicting []slotView
 	var notes []conflictNote
+	var ownerless []record
 	for i, v := range views {
 		switch f := found[i]; {
 		case f.found && f.state == recordClaimed && f.journal == e.ledger.journal(v.ref).id.String() && f.seq == v.ref.seq():
-			if v, ok := e.ledger.become(v, slotAccepted); ok {
-				e.feeder.add(v.ref)
-			}
+			e.again(v)
 		case f.found && f.state == recordClaimed:
 			left = append(left, v.ref)
+			if e.ledger.ownerless(f.record) {
+				ownerless = append(ownerless, f.record)
+			}
 		case f.found && f.amount != v.amount:
 			conflicting, notes = append(conflicting, v), append(notes, conflictNote{v.id, v.amount})
-		case !f.found && e.ledger.clock.since(v.acceptedAt) < e.ledger.retention/2:
+		case !f.found:
 			// The store has lost the claim with an earlier life. The winner has nothing out, or it would have its claim back
 			// in this one: so whoever claims first pays, and the other one learns under which amount.
-			if v, ok := e.ledger.become(v, slotAccepted); ok {
-				e.feeder.add(v.ref)
-			}
+			e.again(v)
 		default:
-			// Final under the same amount, hidden by a purge or not; or gone: the winner was final, and is forgotten by age.
+			// Final under the same amount, hidden by a purge or not.
 			e.ledger.become(v, slotDuplicate)
+		}
+	}
+	if len(ownerless) > 0 { // whether that worked shows at the next look
+		if err := e.store.disown(ctx, ownerless); err == nil {
+			e.log.Warn("claims removed of slots that are gone by age: an older copy of the store had them", "claims", len(ownerless))
 		}
 	}
 	if len(notes) == 0 {
@@ -117,6 +125,19 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 		e.ledger.become(v, slotConflict)
 	}
 	return left
+}
+
+// again makes a slot an accepted one, since it may be the one to pay. If that took long, the winner may have paid and be forgotten by
+// age: then the processors are asked first.
+func (e *elsewhere) again(v slotView) {
+	v, ok := e.ledger.become(v, slotAccepted)
+	switch {
+	case !ok:
+	case e.ledger.late(v):
+		e.resolver.doubt(v.ref)
+	default:
+		e.feeder.add(v.ref)
+	}
 }
 
 func refsOf(views []slotView) []ref {

@@ -212,7 +212,7 @@ func (j *inspected) look(seg inspectedSegment, visit func(s seenSlot)) (state se
 		}
 	}()
 	h := (*segmentHead)(unsafe.Pointer(&data[0]))
-	state.retired, state.purged, state.fault = h.newest.Load() != 0, h.purged.Load() != 0, j.headFault(h, seg)
+	state.retired, state.purged, state.fault = h.finalSince.Load() != 0, h.purged.Load() != 0, j.headFault(h, seg)
 	if size < segmentBytes && state.fault == "" {
 		state.fault = fmt.Sprintf("has %d bytes instead of %d", size, segmentBytes)
 	}

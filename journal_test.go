@@ -537,7 +537,7 @@ func TestSettledSegmentsGoByAge(t *testing.T) {
 		t.Errorf("read %v from a segment that is gone", v)
 	}
 	count := func() (n uint64) {
-		if _, err := l.active.eachRetired(0, 0, func(slotView) { n++ }); err != nil {
+		if _, err := l.active.eachRetired(0, func(slotView) { n++ }); err != nil {
 			t.Fatal(err)
 		}
 		return n
@@ -594,7 +594,7 @@ func TestPurgeForgetsWhatIsSettledOnly(t *testing.T) {
 			t.Errorf("accepted became %s", v.word.state())
 		}
 		retired := 0
-		if _, err := l.active.eachRetired(0, 0, func(v slotView) {
+		if _, err := l.active.eachRetired(0, func(v slotView) {
 			retired++
 			if st, ok := settlementOf(v, 0); !ok || !st.hidden {
 				t.Fatalf("%v would be counted again", v)

@@ -188,9 +188,9 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.dispatcher = newDispatcher(c.workers, c.maxPending, c.linger)
 	g.feeder = newFeeder(g.dispatcher, c.maxPending)
 	perPayment := newAlarms(log)
-	g.elsewhere = &elsewhere{ledger: g.ledger, feeder: g.feeder, store: g.store, metrics: g.metrics, log: perPayment}
 	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, perPayment)
 	g.resolver.doubtGrace = c.sendTimeout
+	g.elsewhere = &elsewhere{ledger: g.ledger, feeder: g.feeder, resolver: g.resolver, store: g.store, metrics: g.metrics, log: perPayment}
 	g.mender = newMender(g.ledger, g.store, g.life, g.resolver, g.metrics, log)
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: perPayment}
@@ -313,7 +313,7 @@ func (g *galo) adoptOrphans(ctx context.Context) {
 	}
 }
 
-// forget drops from Redis the records that are older than RETENTION. Every instance may; what one has dropped the others pass over.
+// forget drops from Redis the records that need not be kept any more. Every instance may; what one has dropped the others pass over.
 func (g *galo) forget(ctx context.Context) {
 	const every = time.Minute
 	tick := time.NewTicker(every)
@@ -324,8 +324,7 @@ func (g *galo) forget(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		before := nowMicros() - micros(g.ledger.retention.Microseconds())
-		if err := g.store.forgetBefore(ctx, before); err != nil {
+		if err := g.store.forgetBefore(ctx, g.ledger.keptFrom()); err != nil {
 			g.log.Debug("cannot drop old records", "error", err)
 		}
 	}

@@ -332,8 +332,8 @@ func TestDamagedHeaderLosesNothing(t *testing.T) {
 		"segment":  func(dir string) error { return spoil(filepath.Join(dir, segment), 0, segmentHeader) },
 		"magic":    func(dir string) error { return spoil(filepath.Join(dir, segment), 0, 8) },
 		"checksum": func(dir string) error { return spoil(filepath.Join(dir, segment), 12, 4) },
-		"newest": func(dir string) error {
-			return spoil(filepath.Join(dir, segment), int(unsafe.Offsetof(segmentHead{}.newest)), 8)
+		"final since": func(dir string) error {
+			return spoil(filepath.Join(dir, segment), int(unsafe.Offsetof(segmentHead{}.finalSince)), 8)
 		},
 		"head, segment and slots": func(dir string) error {
 			return errors.Join(spoil(filepath.Join(dir, segment), 0, segmentHeader+3*slotSize), spoil(filepath.Join(dir, headName), 0, headBytes))

@@ -71,7 +71,7 @@ func emptyJournal(j *journal, numbers []uint64) error {
 		}
 		seg.head.boot = firstBoot
 		seg.head.sum = seg.head.checksum()
-		seg.head.newest.Store(0)
+		seg.head.finalSince.Store(0)
 		seg.head.purged.Store(0)
 		for i := range min(segmentSlots, modelMostPosts) {
 			clear(seg.data[segmentHeader+i*slotSize:][:slotSize])

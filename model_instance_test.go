@@ -52,9 +52,9 @@ func (w *world) start(name string, fuse int) *modelInstance {
 	g.settler = newSettler(l, in.link, g.life, time.Millisecond, w.metrics, log)
 	g.dispatcher = newDispatcher(1, modelPending, time.Millisecond)
 	g.feeder = newFeeder(g.dispatcher, modelPending)
-	g.elsewhere = &elsewhere{ledger: l, feeder: g.feeder, store: in.link, metrics: w.metrics, log: log}
 	g.resolver = newResolver(l, g.policy, g.settler, g.feeder, clients, w.metrics, log)
 	g.resolver.doubtGrace = modelSendTimeout
+	g.elsewhere = &elsewhere{ledger: l, feeder: g.feeder, resolver: g.resolver, store: in.link, metrics: w.metrics, log: log}
 	g.mender = newMender(l, in.link, g.life, g.resolver, w.metrics, log)
 	g.payer = &payer{ledger: l, dispatcher: g.dispatcher, feeder: g.feeder, store: in.link, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: w.metrics, log: log}

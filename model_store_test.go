@@ -370,7 +370,7 @@ func (k *storeLink) records(ctx context.Context, ids []paymentID, out []foundRec
 			if r, ok := s.records[id]; ok {
 				found[i] = foundRecord{r.record, true, r.mark != s.mark}
 			} else if c, ok := s.claims[id]; ok {
-				found[i] = foundRecord{record: record{id: id, amount: c.amount, state: recordClaimed, journal: c.journal, seq: c.seq}, found: true}
+				found[i] = foundRecord{record: record{id: id, amount: c.amount, acceptedAt: c.acceptedAt, state: recordClaimed, journal: c.journal, seq: c.seq}, found: true}
 			}
 		}
 		return nil
@@ -395,6 +395,21 @@ func (k *storeLink) eachClaim(ctx context.Context, t lifeToken, visit func(recor
 			visit(one)
 		}
 	})
+}
+
+func (k *storeLink) disown(ctx context.Context, found []record) error {
+	t := k.token()
+	return k.call(ctx, "disown", &t, func(s *storeState) error {
+		if !s.ready {
+			return errLifeState
+		}
+		for _, one := range found {
+			if c, ok := s.claims[one.id]; ok && c.journal == one.journal && c.seq == one.seq {
+				delete(s.claims, one.id)
+			}
+		}
+		return nil
+	}, func() {})
 }
 
 func (k *storeLink) noteConflicts(ctx context.Context, notes []conflictNote) error {

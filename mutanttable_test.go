@@ -227,6 +227,13 @@ var mutants = []mutant{
 		edits: []edit{{`if w := s.load(); w.state() == slotSettled || w.state() == slotRejected {`, `if w := s.load(); w != 0 {`}},
 	},
 	{
+		name: "counts a segment's age from the acceptance of its payments",
+		file: "retention.go", tests: "TestLateSettledPaymentOutlivesItsSettling",
+		edits: []edit{{`	since := nowMicros()
+`, `	since := seg.slots[0].acceptedAt
+`}},
+	},
+	{
 		name: "does not journal that a processor has refused",
 		file: "ledger.go", tests: "TestJournalReopenedAfterEveryState",
 		edits: []edit{{`	if v.word.pinned() {
@@ -276,9 +283,23 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "takes a claim that was won late as any other",
+		file: "worker.go", tests: "TestRepeatThatIsClaimedLateIsNotPaidAgain",
+		edits: []edit{{`			if v.word.attempts() == 0 && w.ledger.late(v) {
+`, `			if v.word.attempts() < 0 && w.ledger.late(v) {
+`}},
+	},
+	{
+		name: "takes old claims away from slots that are there",
+		file: "retention.go", tests: "TestClaimOfASlotThatIsGoneIsRemoved",
+		edits: []edit{{`	_, err := os.Stat(segmentPath(dir, c.seq>>segmentSlotsLog2))
+`, `	_, err := os.Stat(segmentPath(dir, c.seq>>segmentSlotsLog2) + ".gone")
+`}},
+	},
+	{
 		name: "gives up a payment whose claim the store has lost",
 		file: "elsewhere.go", tests: "TestLoserClaimsAnewWhenTheClaimIsLost",
-		edits: []edit{{`		case !f.found && e.ledger.clock.since(v.acceptedAt) < e.ledger.retention/2:
+		edits: []edit{{`		case !f.found:
 `, `		case !f.found && e.ledger.retention < 0:
 `}},
 	},

@@ -73,7 +73,7 @@ func (j *journal) recover() (found, error) {
 			continue
 		}
 		if j.believed(seg) {
-			j.retired = append(j.retired, retiredSegment{number, micros(seg.head.newest.Load() - 1), seg.head.purged.Load() != 0})
+			j.retired = append(j.retired, retiredSegment{number, micros(seg.head.finalSince.Load()), seg.head.purged.Load() != 0})
 			end = max(end, (number+1)<<segmentSlotsLog2)
 			if err := seg.unmap(); err != nil {
 				return f, fmt.Errorf("cannot unmap %s: %w", seg.path, err)

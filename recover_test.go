@@ -133,7 +133,7 @@ func TestRetiredSegmentIsNotWrittenOver(t *testing.T) {
 		t.Errorf("appended at %d, and %d is in a retired segment", v.ref.seq(), settled.ref.seq())
 	}
 	found := 0
-	if _, err := l.active.eachRetired(0, 0, func(v slotView) {
+	if _, err := l.active.eachRetired(0, func(v slotView) {
 		if v.id == settled.id {
 			found++
 		}

@@ -66,3 +66,48 @@ func eachClaimIn(ctx context.Context, conn redis.Conn, from, to int, visit func(
 	}
 	return nil
 }
+
+// disown removes claims, in a life that is ready, as far as they are still what was found: a payment that somebody else has claimed
+// or settled meanwhile is left alone. It may be repeated.
+func (s *redisStore) disown(ctx context.Context, found []record) error {
+	for start := 0; start < len(found); start += maxStoreBatch {
+		step := found[start:min(start+maxStoreBatch, len(found))]
+		t := s.token()
+		if _, err := s.call(ctx, s.work, t, s.scripts.disown, disownArgs(t, step)); err != nil {
+			return fmt.Errorf("cannot remove %d claims: %w", len(found)-start, err)
+		}
+	}
+	return nil
+}
+
+func disownArgs(t lifeToken, found []record) *scriptArgs {
+	args := &scriptArgs{}
+	args.add(keyLife)
+	for i := range found {
+		args.text = appendClaimKey(args.text, found[i].id)
+		args.end()
+	}
+	args.keysEnd()
+	args.add(string(t))
+	args.add(stateReady)
+	for i := range found {
+		rec := &found[i]
+		args.text = appendField(args.text, rec.id)
+		args.end()
+		c := claim{id: rec.id, amount: rec.amount, acceptedAt: rec.acceptedAt, journal: rec.journal, seq: rec.seq}
+		args.text = c.appendJSON(args.text)
+		args.end()
+	}
+	return args
+}
+
+// luaDisown: KEYS life, then claim bucket of each payment; ARGV token, state, then field and claim of each payment.
+const luaDisown = `
+for i = 2, #KEYS do
+  local field, claim = ARGV[2 * i - 1], ARGV[2 * i]
+  if redis.call('HGET', KEYS[i], field) == claim then
+    redis.call('HDEL', KEYS[i], field)
+  end
+end
+return #KEYS - 1
+`

@@ -27,38 +27,46 @@ func (s storeScript) run(ctx context.Context, conn redis.Conn, args *scriptArgs)
 
 // storeScripts is every script the store uses.
 type storeScripts struct {
-	begin, report, leave, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject storeScript
+	begin, report, leave, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject, disown storeScript
+
+	all []storeScript
 }
 
 func newStoreScripts() *storeScripts {
-	return &storeScripts{
-		begin:    newStoreScript(luaBegin),
-		report:   newStoreScript(luaLife + luaReport),
-		leave:    newStoreScript(luaLife + luaLeave),
-		claim:    newStoreScript(luaLife + luaClaim),
-		settle:   newStoreScript(luaLife + luaMark + luaSettle),
-		records:  newStoreScript(luaLife + luaMark + luaRecords),
-		purge:    newStoreScript(luaLife + luaPurge),
-		poll:     newStoreScript(luaLife + luaPoll),
-		pollDone: newStoreScript(luaLife + luaPollDone),
-		sweep:    newStoreScript(luaLife + luaMark + luaSweep),
-		swept:    newStoreScript(luaLife + luaMark + luaSwept),
-		forget:   newStoreScript(luaLife + luaMark + luaForget),
-		bury:     newStoreScript(luaLife + luaMark + luaBury),
-		unlink:   newStoreScript(luaLife + luaMark + luaUnlink),
-		unreject: newStoreScript(luaLife + luaMark + luaUnreject),
+	var s storeScripts
+	script := func(source string) storeScript {
+		one := newStoreScript(source)
+		s.all = append(s.all, one)
+		return one
 	}
+	s.begin = script(luaBegin)
+	s.report = script(luaLife + luaReport)
+	s.leave = script(luaLife + luaLeave)
+	s.claim = script(luaLife + luaClaim)
+	s.settle = script(luaLife + luaMark + luaSettle)
+	s.records = script(luaLife + luaMark + luaRecords)
+	s.purge = script(luaLife + luaPurge)
+	s.poll = script(luaLife + luaPoll)
+	s.pollDone = script(luaLife + luaPollDone)
+	s.sweep = script(luaLife + luaMark + luaSweep)
+	s.swept = script(luaLife + luaMark + luaSwept)
+	s.forget = script(luaLife + luaMark + luaForget)
+	s.bury = script(luaLife + luaMark + luaBury)
+	s.unlink = script(luaLife + luaMark + luaUnlink)
+	s.unreject = script(luaLife + luaMark + luaUnreject)
+	s.disown = script(luaLife + luaDisown)
+	return &s
 }
 
 // load sends every script to a server in one round trip.
 func (s *storeScripts) load(ctx context.Context, conn redis.Conn) error {
-	all := []storeScript{s.begin, s.report, s.leave, s.claim, s.settle, s.records, s.purge, s.poll, s.pollDone, s.sweep, s.swept, s.forget, s.bury, s.unlink, s.unreject}
-	for _, one := range all[:len(all)-1] {
+	last := len(s.all) - 1
+	for _, one := range s.all[:last] {
 		if err := conn.Send("SCRIPT", "LOAD", one.source); err != nil {
 			return err
 		}
 	}
-	_, err := redis.DoContext(conn, ctx, "SCRIPT", "LOAD", all[len(all)-1].source)
+	_, err := redis.DoContext(conn, ctx, "SCRIPT", "LOAD", s.all[last].source)
 	return err
 }
 

@@ -154,9 +154,8 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 			return n, err
 		}
 	}
-	oldest := now - micros(s.ledger.retention.Microseconds())
 	var failed error
-	damaged, err := j.eachRetired(low, oldest, func(v slotView) {
+	damaged, err := j.eachRetired(low, func(v slotView) {
 		if collect(v); len(settled) >= settleBatch && failed == nil {
 			failed = flush()
 		}

@@ -146,7 +146,7 @@ func (j *journal) mapAgainLocked(number uint64) error {
 	}
 	seg.finals.Store(segmentSlots) // that is why it was retired
 	seg.holesBelow = seg.first() + segmentSlots
-	seg.head.newest.Store(0) // from here on a start scans it again
+	seg.head.finalSince.Store(0) // from here on a start scans it again
 	seg.dirty.Store(true)
 	j.putBack(seg)
 	j.retired = slices.Delete(j.retired, at, at+1)

@@ -106,8 +106,12 @@ func (r *resolver) pin(v slotView) {
 	r.schedule(pin{ref: v.ref, at: v.word.processor(), due: time.Now()})
 }
 
-// doubt takes payments over that may be paid without a trace of it: accepted before a power loss.
+// doubt takes payments over that may be paid without a trace of it: accepted before a power loss, or so long ago that the trace may have
+// been forgotten.
 func (r *resolver) doubt(refs ...ref) {
+	for _, one := range refs {
+		r.ledger.journal(one).doubts.add(one.seq())
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()

@@ -4,14 +4,47 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
+// slackShare is how much of RETENTION everything is kept beyond it. A repeat of an id that comes at the end of RETENTION is recognised by
+// the record of the first payment when it is claimed, which is later: this is how much later that may be. A sixteenth takes little
+// room, and at 24 hours it is longer than most outages.
+const slackShare = 16
+
+// keptFrom is the instant from which on everything is kept: segments that were settled since, and records that are newer.
+func (l *ledger) keptFrom() micros {
+	return nowMicros() - micros((l.retention + l.retention/slackShare).Microseconds())
+}
+
+// late says that the record of an earlier payment with the same id may be gone by now, though that was within RETENTION when this
+// one was accepted: then the store cannot tell whether it is a repeat. Half of what is kept beyond RETENTION is left to clocks that differ
+// or were stepped; what seems to have been accepted in the future counts as late, since nobody knows how long ago it was.
+func (l *ledger) late(v slotView) bool {
+	waited := l.clock.now() - v.acceptedAt
+	return waited < 0 || waited > micros((l.retention/slackShare/2).Microseconds())
+}
+
+// ownerless says that the slot which a claim names has gone with its segment, by age: it was final, and nobody will ever free the
+// claim. What was accepted lately is never taken for gone, nor is anything while our own journal is not where it was.
+func (l *ledger) ownerless(c record) bool {
+	if c.acceptedAt >= l.keptFrom() {
+		return false
+	}
+	if _, err := os.Stat(l.active.dir); err != nil {
+		return false
+	}
+	dir := filepath.Join(l.folder.path, c.journal+journalSuffix)
+	_, err := os.Stat(segmentPath(dir, c.seq>>segmentSlotsLog2))
+	return errors.Is(err, os.ErrNotExist)
+}
+
 type retiredSegment struct {
 	number uint64
-	newest micros // the newest acceptedAt in it
+	since  micros // when everything in it was found to be final, which it may be long after it was accepted
 	purged bool
 }
 
@@ -32,15 +65,6 @@ func (j *journal) retire() error {
 }
 
 func (j *journal) retireSegment(seg *segment) error {
-	var newest micros
-	for i := range seg.slots {
-		switch w := seg.slots[i].load(); {
-		case w == wordSetAside:
-			newest = max(newest, nowMicros()) // when it was accepted is not known
-		case w != 0:
-			newest = max(newest, seg.slots[i].acceptedAt)
-		}
-	}
 	j.mu.Lock()
 	defer j.mu.Unlock() // a purge must find it in the table or among the retired
 	if seg.finals.Load() < segmentSlots {
@@ -51,7 +75,11 @@ func (j *journal) retireSegment(seg *segment) error {
 			return fmt.Errorf("cannot sync %s: %w", seg.path, err)
 		}
 	}
-	seg.head.newest.Store(int64(newest) + 1)
+	since := nowMicros()
+	if seg.empty() {
+		since = 1 // nobody will ever ask for it: it goes at once
+	}
+	seg.head.finalSince.Store(int64(since))
 	old := j.table.Load()
 	t := &segmentTable{first: old.first, list: slices.Clone(old.list)}
 	t.list[seg.number-t.first] = nil
@@ -60,20 +88,20 @@ func (j *journal) retireSegment(seg *segment) error {
 	}
 	j.table.Store(t)
 	j.readers.drain()
-	j.retired = append(j.retired, retiredSegment{number: seg.number, newest: newest})
+	j.retired = append(j.retired, retiredSegment{number: seg.number, since: since})
 	if err := seg.unmap(); err != nil {
 		return fmt.Errorf("cannot unmap %s: %w", seg.path, err)
 	}
 	return nil
 }
 
-// expire removes the retired segments in which nothing is newer than oldest.
-func (j *journal) expire(oldest micros) error {
+// drop removes the retired segments that are chosen.
+func (j *journal) drop(chosen func(retiredSegment) bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var failed error
 	j.retired = slices.DeleteFunc(j.retired, func(r retiredSegment) bool {
-		if r.newest >= oldest {
+		if !chosen(r) {
 			return false
 		}
 		if err := os.Remove(segmentPath(j.dir, r.number)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -85,15 +113,14 @@ func (j *journal) expire(oldest micros) error {
 	return failed
 }
 
-// eachRetired visits the slots of the segments that are no longer mapped, from a sequence on, leaving out what was accepted
-// before oldest. What was settled in a segment that a purge forgot is shown as purged. Slots that were damaged since they were
-// settled are reported, here for the first time, and counted.
-func (j *journal) eachRetired(from uint64, oldest micros, visit func(v slotView)) (damaged int, err error) {
+// eachRetired visits the slots of the segments that are no longer mapped, from a sequence on. What was settled in a segment that a
+// purge forgot is shown as purged. Slots that were damaged since they were settled are reported, here for the first time, and counted.
+func (j *journal) eachRetired(from uint64, visit func(v slotView)) (damaged int, err error) {
 	j.mu.Lock()
 	retired := slices.Clone(j.retired)
 	j.mu.Unlock()
 	for _, r := range retired {
-		if r.newest < oldest || (r.number+1)<<segmentSlotsLog2 <= from {
+		if (r.number+1)<<segmentSlotsLog2 <= from {
 			continue
 		}
 		seg, err := openSegment(j.dir, j.id, r.number)

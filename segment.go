@@ -35,9 +35,9 @@ type segmentHead struct {
 	journal journalID
 	number  uint64
 	boot    [16]byte // the host's boot id when the segment was made: see doubtful slots in recover.go. 0 after a repair
-	// newest is set when the last slot became final: the segment's newest acceptedAt, plus one; 0 before. A segment that
-	// carries it needs no scan at start.
-	newest checked[int64]
+	// finalSince is when the segment was retired, since all of its slots had become final; 0 before. A segment that carries it
+	// needs no scan at start.
+	finalSince checked[int64]
 	// purged is 1 when a purge has forgotten everything in a segment that was final already.
 	purged atomic.Uint32
 }
@@ -227,6 +227,16 @@ func (s *segment) unmap() error {
 	err := unix.Munmap(s.data)
 	s.data, s.slots, s.head = nil, nil, nil
 	return errors.Join(err, s.file.Close())
+}
+
+// empty says that no slot was ever published.
+func (s *segment) empty() bool {
+	for i := range s.slots {
+		if s.slots[i].load() != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // first is the sequence of the segment's first slot.

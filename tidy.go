@@ -18,12 +18,12 @@ const (
 
 // tidy retires what is final, and removes what is too old, too much, or finished.
 func (l *ledger) tidy() error {
-	oldest := nowMicros() - micros(l.retention.Microseconds())
+	oldest := l.keptFrom()
 	for _, j := range *l.journals.Load() {
 		if err := j.retire(); err != nil {
 			return err
 		}
-		if err := j.expire(oldest); err != nil {
+		if err := j.drop(func(r retiredSegment) bool { return r.since < oldest }); err != nil {
 			return err
 		}
 	}
@@ -41,24 +41,29 @@ func (l *ledger) tidy() error {
 	return nil
 }
 
-// shrink removes settled segments, those with the oldest payments first, until our journals are within maxBytes, or all that is
-// left is in use.
+// minimumAge is how long a retired segment stays, however much there is: a Redis that is killed comes back without its last second, and
+// is told of it again from here.
+const minimumAge = 5 * time.Minute
+
+// shrink removes settled segments, those that were retired first before others, until our journals are within maxBytes, or all that is
+// left is in use, or was until lately.
 func (l *ledger) shrink() error {
 	if l.maxBytes == 0 {
 		return nil
 	}
+	young := nowMicros() - micros(minimumAge.Microseconds())
 	for l.bytes() > l.maxBytes {
 		var from *journal
 		var oldest retiredSegment
 		for _, j := range *l.journals.Load() {
-			if r, ok := j.oldestRetired(); ok && (from == nil || r.newest < oldest.newest) {
+			if r, ok := j.oldestRetired(); ok && r.since <= young && (from == nil || r.since < oldest.since) {
 				from, oldest = j, r
 			}
 		}
 		if from == nil {
 			return nil
 		}
-		if err := from.expire(oldest.newest + 1); err != nil {
+		if err := from.drop(func(r retiredSegment) bool { return r.number == oldest.number }); err != nil {
 			return err
 		}
 	}
@@ -126,12 +131,12 @@ func (j *journal) firstUnsettled() micros {
 	return 0
 }
 
-// oldestRetired is the retired segment whose newest payment is the oldest.
+// oldestRetired is the segment that was retired first.
 func (j *journal) oldestRetired() (oldest retiredSegment, ok bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, r := range j.retired {
-		if !ok || r.newest < oldest.newest {
+		if !ok || r.since < oldest.since {
 			oldest, ok = r, true
 		}
 	}

@@ -122,12 +122,18 @@ func (w *worker) read(refs []ref) {
 	}
 }
 
-// sort acts on the answers to the claims: what was won stays in views.
+// sort acts on the answers to the claims: what was won stays in views. A claim that comes late may have been won because the store has
+// forgotten the payment: the processors are asked first. One with an attempt has been through this.
 func (w *worker) sort() {
 	won := w.views[:0]
+	var late []ref
 	for i, v := range w.views {
 		switch w.answers[i].kind {
 		case claimWon:
+			if v.word.attempts() == 0 && w.ledger.late(v) {
+				late = append(late, v.ref)
+				continue
+			}
 			won = append(won, v)
 		case claimHeld, claimFinal:
 			if v, ok := w.ledger.become(v, slotElsewhere); ok {
@@ -136,6 +142,10 @@ func (w *worker) sort() {
 		}
 	}
 	w.views = won
+	if len(late) > 0 {
+		w.log.Warn("claimed long after they were accepted: both processors are asked before these are sent", "payments", len(late))
+		w.resolver.doubt(late...)
+	}
 }
 
 // send journals an attempt. It is false when the payment must not go out after all; the permit is given back then.

@@ -65,6 +65,7 @@ func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlemen
 
 func (b *bubble) purge(context.Context, lifeToken, uint64) (uint64, error) { return 0, nil }
 func (b *bubble) noteConflicts(context.Context, []conflictNote) error      { return nil }
+func (b *bubble) disown(context.Context, []record) error                   { return nil }
 func (b *bubble) unreject(context.Context, lifeToken, uint64, []claim) error {
 	return nil
 }
@@ -94,8 +95,8 @@ func newBubble(t *testing.T, ctx context.Context, patience time.Duration) *bubbl
 	s := newSettler(l, b, watch, time.Millisecond, m, quietLog())
 	d := newDispatcher(4, 1<<16, 5*time.Millisecond)
 	f := newFeeder(d, 1<<16)
-	e := &elsewhere{ledger: l, feeder: f, store: b, metrics: m, log: quietLog()}
 	r := newResolver(l, pol, s, f, clients, m, quietLog())
+	e := &elsewhere{ledger: l, feeder: f, resolver: r, store: b, metrics: m, log: quietLog()}
 	b.payer = &payer{ledger: l, dispatcher: d, feeder: f, store: b, life: watch, policy: pol, resolver: r, settler: s, elsewhere: e,
 		processors: clients, metrics: m, log: quietLog()}
 	drain, cancel := context.WithCancel(ctx)
