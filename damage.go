@@ -306,15 +306,15 @@ func (j *journal) hasHoles(end uint64) bool {
 	return false
 }
 
-// checked is a number below 2^52 with twelve check bits above it, so that it can be replaced by one store and damage is seen.
-// Where it is damaged it reads as 0. What each one orders is said where it stands.
+// checked is a number below 2^52 with twelve check bits above it, so that it can be replaced by one store and damage is seen: all
+// that damage can do to one byte. Where it is damaged it reads as 0. What each one orders is said where it stands.
 type checked[T ~int64 | ~uint64] struct{ v atomic.Uint64 }
 
 const checkedBits = 52
 
 func checkedOf(x uint64) uint64 {
 	x &= 1<<checkedBits - 1
-	fold := x ^ x>>12 ^ x>>24 ^ x>>36 ^ x>>48
+	fold := x ^ x>>12 ^ x>>24 ^ x>>36 ^ x>>48<<4 // moved up: the number's last bits share a byte with the lowest check bits
 	return x | fold<<checkedBits
 }
 

@@ -212,9 +212,14 @@ func TestCheckedNumbersKnowTheirDamage(t *testing.T) {
 		if c.Load() != x || !c.intact() {
 			t.Fatalf("%d reads as %d", x, c.Load())
 		}
-		c.v.Store(c.v.Load() ^ 1<<rapid.IntRange(0, 63).Draw(t, "bit"))
-		if c.intact() || c.Load() != 0 {
-			t.Fatalf("%d with a flipped bit reads as %d", x, c.Load())
+		stored := c.v.Load()
+		for at := range 8 {
+			for flips := range uint64(256) {
+				c.v.Store(stored ^ flips<<(8*at))
+				if damaged := flips != 0; damaged && c.Load() != 0 || c.intact() == damaged {
+					t.Fatalf("%d with %02x flipped in byte %d reads as %d", x, flips, at, c.Load())
+				}
+			}
 		}
 	})
 	var ones checked[uint64]
