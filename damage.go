@@ -31,6 +31,7 @@ import (
 // is a few milliseconds of payments while the store answers, and everything since it went away while it does not.
 //
 // A damaged header of a segment costs nothing but the knowledge that its payments are of this run of the host: they are doubtful.
+// In a journal's head every number is checked by itself, and mended from what is left: see mendHead.
 
 // damagedLog is where an operator finds slots as they were found: a line each, with time, sequence and the bytes in hex.
 const damagedLog = "damaged.log"
@@ -134,8 +135,8 @@ func (j *journal) tell(seg *segment, report *damageReport) {
 }
 
 // repairSegment opens a segment whose header is damaged or whose end is missing: it is made whole again, with a boot id that
-// no host has, so that what reads accepted in it is doubtful and nothing is appended to it. A file that is whole and belongs
-// elsewhere is left to its owner: errDamaged.
+// no host has, so that what reads accepted in it is doubtful and nothing is appended to it. Where only the version is damaged, as
+// the checksum tells, everything else is believed. A file that is whole and belongs elsewhere is left to its owner: errDamaged.
 func (j *journal) repairSegment(number uint64) (*segment, error) {
 	path := segmentPath(j.dir, number)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -162,9 +163,16 @@ func (j *journal) repairSegment(number uint64) (*segment, error) {
 		return refuse(err)
 	}
 	h := seg.head
-	if h.magic == segmentMagic && h.sum == h.checksum() && (h.journal != j.id || h.number != number) {
+	intact := h.magic == segmentMagic && h.sum == h.checksum() // but for the version, perhaps
+	switch {
+	case intact && (h.journal != j.id || h.number != number):
 		err := fmt.Errorf("cannot use segment %s: it is number %d of journal %s: %w", path, h.number, h.journal, errDamaged)
 		return nil, errors.Join(err, seg.unmap())
+	case intact && info.Size() >= segmentBytes:
+		j.log.Error("segment repaired: only its version was damaged", "path", path, "version", h.version)
+		h.version = formatVersion
+		seg.dirty.Store(true)
+		return seg, nil
 	}
 	j.log.Error("segment repaired", "path", path)
 	clear(seg.data[:segmentHeader])

@@ -284,12 +284,12 @@ func spoil(path string, at, n int) error {
 // TestDamagedHeadIsMadeAnew: the folder's name and the segments say all that has to be known. Nothing is appended to such a journal.
 func TestDamagedHeadIsMadeAnew(t *testing.T) {
 	for name, damage := range map[string]func(head string) error{
-		"all of it":  func(head string) error { return spoil(head, 0, headBytes) },
-		"magic":      func(head string) error { return spoil(head, 0, 8) },
-		"id":         func(head string) error { return spoil(head, int(unsafe.Offsetof(journalHead{}.id)), 8) },
-		"purge mark": func(head string) error { return spoil(head, int(unsafe.Offsetof(journalHead{}.mark)), 8) },
-		"cut short":  func(head string) error { return os.Truncate(head, 100) },
-		"empty":      func(head string) error { return os.Truncate(head, 0) },
+		"all of it":   func(head string) error { return spoil(head, 0, headBytes) },
+		"magic":       func(head string) error { return spoil(head, 0, 8) },
+		"id":          func(head string) error { return spoil(head, int(unsafe.Offsetof(journalHead{}.id)), 8) },
+		"purge marks": func(head string) error { return spoil(head, int(unsafe.Offsetof(journalHead{}.mark)), 16) },
+		"cut short":   func(head string) error { return os.Truncate(head, 100) },
+		"empty":       func(head string) error { return os.Truncate(head, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

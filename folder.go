@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -28,27 +27,7 @@ type folder struct {
 	log      *slog.Logger
 }
 
-const (
-	journalSuffix = ".journal"
-	headName      = "head"
-	headBytes     = 4096
-)
-
-var headMagic = [8]byte{'g', 'a', 'l', 'o', 'j', 'n', 'l', '\n'}
-
-// journalHead is the content of a journal's head file, mapped while the journal is owned.
-type journalHead struct {
-	magic    [8]byte
-	version  uint32
-	_        uint32
-	id       journalID
-	instance [64]byte        // who made it; whoever starts under this name appends to it
-	mark     checked[uint64] // the purge mark up to which settled history was forgotten here
-	purging  checked[uint64] // the mark of a purge that was begun here; above mark: a crash came between
-	// requeued is one more than the lowest sequence that an operator has ever queued again; 0 if none: see journal.reopen.
-	requeued checked[uint64]
-	owner    [64]byte // the instance that took the journal last, for people: its lock says whether it still has it
-}
+const journalSuffix = ".journal"
 
 var errOwned = errors.New("owned by another process")
 
@@ -126,7 +105,7 @@ func (f *folder) create() (*journal, error) {
 		return nil, fmt.Errorf("cannot map: %w", err)
 	}
 	head := (*journalHead)(unsafe.Pointer(&data[0]))
-	head.magic, head.version, head.id = headMagic, formatVersion, id
+	head.identify(id)
 	copy(head.instance[:], f.instance)
 	j := newJournal(f, id, head, nil)
 	j.birth = func() error { return f.bear(j, data) }
@@ -232,12 +211,7 @@ func (f *folder) claim(id journalID) (*journal, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if head.magic != headMagic {
-		err = errDamaged
-	} else if err = checkVersion(head.version); err == nil && (head.id != id || !head.mark.intact()) {
-		err = errDamaged
-	}
-	if err != nil {
+	if err := head.fault(id); err != nil {
 		return fail(errors.Join(err, head.unmap()))
 	}
 	return newJournal(f, id, head, file), nil
@@ -259,12 +233,12 @@ func (f *folder) checkFormats() error {
 
 func (f *folder) checkFormat(id journalID) error {
 	path := filepath.Join(f.dir(id), headName)
-	found := formatOf(path, headMagic)
+	found := formatOf[journalHead](path)
 	numbers, _ := segmentNumbers(f.dir(id))
 	for _, number := range numbers {
 		if found == nil || errors.Is(found, os.ErrNotExist) {
 			path = segmentPath(f.dir(id), number)
-			found = formatOf(path, segmentMagic)
+			found = formatOf[segmentHead](path)
 		}
 	}
 	if found == nil || errors.Is(found, os.ErrNotExist) {
@@ -306,22 +280,20 @@ func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
 		return nil, err
 	}
 	for _, number := range numbers {
-		if err := formatOf(segmentPath(f.dir(id), number), segmentMagic); err != nil {
+		if err := formatOf[segmentHead](segmentPath(f.dir(id), number)); err != nil {
 			return fail(err)
 		}
 	}
 	if err := allocate(file, headBytes); err != nil {
 		return fail(err)
 	}
-	if _, err := file.WriteAt(make([]byte, headBytes), 0); err != nil {
+	if _, err := file.WriteAt(restoredHead(id, mark), 0); err != nil {
 		return fail(err)
 	}
 	head, err := mapHead(file)
 	if err != nil {
 		return fail(err)
 	}
-	head.mark.Store(mark)
-	head.magic, head.version, head.id = headMagic, formatVersion, id
 	f.log.Error("journal's damaged head made anew: it is finished, and not appended to", "journal", id.String(), "segments", len(numbers))
 	return newJournal(f, id, head, file), nil
 }
@@ -345,40 +317,11 @@ func (f *folder) markOf(id journalID) (uint64, error) {
 		return 0, err
 	}
 	defer file.Close()
-	var b [8]byte
-	if _, err := file.ReadAt(b[:], int64(unsafe.Offsetof(journalHead{}.mark))); err != nil && !errors.Is(err, io.EOF) {
+	var head journalHead
+	if _, err := file.ReadAt(unsafe.Slice((*byte)(unsafe.Pointer(&head)), unsafe.Sizeof(head)), 0); err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	mark, _ := readChecked(binary.NativeEndian.Uint64(b[:]))
-	return mark, nil // where it is damaged the other journals and the store tell
-}
-
-// madeBy says under which instance name a journal was made.
-func (h *journalHead) madeBy() string {
-	return strings.TrimRight(string(h.instance[:]), "\x00")
-}
-
-// takenBy says which instance took a journal last; "" for a journal from before that was noted.
-func (h *journalHead) takenBy() string {
-	return strings.TrimRight(string(h.owner[:]), "\x00")
-}
-
-// take notes who has the journal now.
-func (h *journalHead) take(instance string) {
-	clear(h.owner[:])
-	copy(h.owner[:], instance)
-}
-
-func mapHead(file *os.File) (*journalHead, error) {
-	data, err := unix.Mmap(int(file.Fd()), 0, headBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("cannot map: %w", err)
-	}
-	return (*journalHead)(unsafe.Pointer(&data[0])), nil
-}
-
-func (h *journalHead) unmap() error {
-	return unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(h)), headBytes))
+	return head.purgeMark(), nil // where it is damaged the other journals and the store tell
 }
 
 // lockFile takes the lock without waiting. The kernel frees it with the process, however that ends.

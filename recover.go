@@ -56,10 +56,11 @@ func (j *journal) recover() (found, error) {
 		return f, err
 	}
 	for _, number := range numbers { // before anything is touched
-		if err := formatOf(segmentPath(j.dir, number), segmentMagic); err != nil {
+		if err := formatOf[segmentHead](segmentPath(j.dir, number)); err != nil {
 			return f, fmt.Errorf("cannot open segment %s: %w", segmentPath(j.dir, number), err)
 		}
 	}
+	j.mendHead()
 	removeHalfMade(j.dir)
 	var end uint64 // one past the last published slot
 	reuse := true  // the segments in use were made since the host came up
