@@ -175,8 +175,10 @@ func (j *journal) repairSegment(number uint64) (*segment, error) {
 		return seg, nil
 	}
 	j.log.Error("segment repaired", "path", path)
+	purged := h.purged.Load()
 	clear(seg.data[:segmentHeader])
 	h.magic, h.version, h.journal, h.number = segmentMagic, formatVersion, j.id, number
+	h.purged.Store(purged)
 	h.sum = h.checksum()
 	seg.dirty.Store(true)
 	j.searching.Store(true)
@@ -223,6 +225,32 @@ func (j *journal) believed(seg *segment) bool {
 	seg.head.boot = j.boot
 	seg.head.sum = seg.head.checksum()
 	return true
+}
+
+// mendPurged writes anew what says whether a purge has forgotten a segment, where that is damaged. In a journal that was ever purged, a
+// segment that was retired counts as purged then: what is forgotten by mistake is in the store all the same, until that is filled anew.
+func (j *journal) mendPurged(seg *segment) {
+	h := seg.head
+	if h.purged.intact() {
+		return
+	}
+	purged := h.newest.v.Load() != 0 && j.head.mark.Load() != 0
+	j.log.Error("segment does not say any more whether a purge has forgotten it", "path", seg.path, "taken_for_forgotten", purged)
+	h.purged.Store(uint64(oneIf(purged)))
+}
+
+// forgetInWords has the words of a segment that was scanned say what only its header said: it is no longer retired.
+func (j *journal) forgetInWords(seg *segment) error {
+	if seg.head.purged.Load() == 0 {
+		return nil
+	}
+	seg.forget()
+	if err := j.syncBeforeMark(seg); err != nil {
+		return err
+	}
+	seg.head.purged.Store(0)
+	seg.dirty.Store(true)
+	return nil
 }
 
 // rebuild writes a slot anew from its claim: the fixed part first, and then the word that publishes it. Only the mender does

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 	"unsafe"
@@ -168,7 +171,7 @@ func TestDamagedFieldOfAHeaderIsMended(t *testing.T) {
 		{"segment", "number", unsafe.Offsetof(segment.number), []byte{1}, false},
 		{"segment", "boot", unsafe.Offsetof(segment.boot), []byte{0x11}, false},
 		{"segment", "newest", unsafe.Offsetof(segment.newest), []byte{1}, true},
-		{"segment", "purged", unsafe.Offsetof(segment.purged), []byte{2}, true},
+		{"segment", "purged", unsafe.Offsetof(segment.purged), []byte{2}, false},
 		{"head", "magic", unsafe.Offsetof(head.magic), []byte{0}, false},
 		{"head", "version", unsafe.Offsetof(head.version), []byte{0, 2, 255}, false},
 		{"head", "version's second byte", unsafe.Offsetof(head.version) + 1, []byte{1}, false},
@@ -240,5 +243,57 @@ func TestMarkIsNotBelievedOfWhatIsNoHead(t *testing.T) {
 	}
 	if mark, err := f.markOf(h.id); mark != 0 || err != nil {
 		t.Errorf("%d, %v", mark, err)
+	}
+}
+
+// TestPurgedSegmentStaysForgotten: whatever is damaged in the header of one that was settled and unmapped when the purge came. In a
+// journal that was never purged nothing can have been forgotten.
+func TestPurgedSegmentStaysForgotten(t *testing.T) {
+	l, _ := openTestLedger(t, t.TempDir())
+	dir, folder := l.folder.path, l.active.dir
+	fillSegment(t, l, slotSettled)
+	if err := l.tidy(); err != nil {
+		t.Fatal(err)
+	}
+	whole := make(map[uint64]segmentFile)
+	keep := func(mark uint64) {
+		inSegment(t, folder, 0, func(s segmentFile) { s.bytes = slices.Clone(s.bytes); whole[mark] = s })
+	}
+	keep(0)
+	if err := l.purge(3); err != nil {
+		t.Fatal(err)
+	}
+	keep(3)
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	for field, at := range map[string]uintptr{
+		"magic": unsafe.Offsetof(segmentHead{}.magic), "version": unsafe.Offsetof(segmentHead{}.version), "boot": unsafe.Offsetof(segmentHead{}.boot),
+		"newest": unsafe.Offsetof(segmentHead{}.newest), "purged": unsafe.Offsetof(segmentHead{}.purged), "purged's last bits": unsafe.Offsetof(segmentHead{}.purged) + 6,
+	} {
+		for mark, state := range map[uint64]slotState{0: slotSettled, 3: slotPurged} {
+			t.Run(fmt.Sprintf("%s, mark %d", field, mark), func(t *testing.T) {
+				overwrite(t, segmentPath(folder, 0), 0, whole[mark].bytes)
+				overwrite(t, segmentPath(folder, 0), uint32(at), []byte{whole[mark].bytes[at] ^ 0x11})
+				var marks checked[uint64]
+				marks.Store(mark)
+				number := binary.NativeEndian.AppendUint64(nil, marks.v.Load())
+				overwrite(t, filepath.Join(folder, headName), uint32(unsafe.Offsetof(journalHead{}.mark)), slices.Concat(number, number))
+				l, f := openTestLedger(t, dir)
+				defer l.close()
+				if f.damaged != 0 || f.unsettled() != 1 {
+					t.Fatalf("found %+v", f)
+				}
+				seen := make(map[slotState]int)
+				count := func(v slotView) { seen[v.word.state()]++ }
+				l.active.eachIn(0, 0, count)
+				if _, err := l.active.eachRetired(0, 0, count); err != nil {
+					t.Fatal(err)
+				}
+				if seen[state] != segmentSlots || len(seen) != 1 {
+					t.Errorf("seen %v", seen)
+				}
+			})
+		}
 	}
 }

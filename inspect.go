@@ -124,6 +124,8 @@ func (j *inspected) readHead() error {
 		j.fault = fmt.Sprintf("the version in its head is damaged: it reads %d", h.version)
 	case h.id != j.id:
 		j.fault = "its head names journal " + h.id.String()
+	case !h.mark.intact(), !h.purging.intact(), !h.requeued.intact():
+		j.fault = "a number in its head is damaged"
 	}
 	return nil
 }
@@ -250,6 +252,8 @@ func (j *inspected) headFault(h *segmentHead, seg inspectedSegment) string {
 		return "its head names journal " + h.journal.String()
 	case h.number != seg.number:
 		return fmt.Sprintf("its head has number %d", h.number)
+	case !h.newest.intact(), !h.purged.intact():
+		return "a number in its head is damaged"
 	}
 	return ""
 }

@@ -73,6 +73,7 @@ func (j *journal) recover() (found, error) {
 			end = max(end, (number+1)<<segmentSlotsLog2)
 			continue
 		}
+		j.mendPurged(seg)
 		if j.believed(seg) {
 			j.retired = append(j.retired, retiredSegment{number, micros(seg.head.newest.Load() - 1), seg.head.purged.Load() != 0})
 			end = max(end, (number+1)<<segmentSlotsLog2)
@@ -87,6 +88,9 @@ func (j *journal) recover() (found, error) {
 			reuse = seg.head.boot == j.boot
 		} else if seg.head.boot != j.boot {
 			reuse = false
+		}
+		if err := j.forgetInWords(seg); err != nil {
+			return f, err
 		}
 	}
 	limit := max(j.table.Load().end()<<segmentSlotsLog2, roundUpToSegment(end)) // what is retired may lie behind all that is mapped

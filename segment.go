@@ -30,7 +30,7 @@ func newerVersion(version uint32) bool { return version > formatVersion && versi
 
 var segmentMagic = [8]byte{'g', 'a', 'l', 'o', 's', 'e', 'g', '\n'}
 
-// segmentHead is the header page. All but the two words at its end is written before the file gets its name.
+// segmentHead is the header page. All but the two numbers at its end is written before the file gets its name.
 type segmentHead struct {
 	magic   [8]byte
 	version uint32
@@ -41,8 +41,8 @@ type segmentHead struct {
 	// newest is set when the last slot became final: the segment's newest acceptedAt, plus one; 0 before. A segment that
 	// carries it needs no scan at start.
 	newest checked[int64]
-	// purged is 1 when a purge has forgotten everything in a segment that was final already.
-	purged atomic.Uint32
+	// purged is 1 when a purge has forgotten everything in a segment that was retired already.
+	purged checked[uint64]
 }
 
 type segment struct {
