@@ -17,6 +17,7 @@ import (
 
 // folder is DATA_DIR: a folder of journals, each in a folder of its own, shared by every instance on the host.
 //
+//	<journal id>.journal/                its owner holds flock on the folder too, which says so where the head is lost
 //	<journal id>.journal/head            identity, and the lock: its owner holds flock on it
 //	<journal id>.journal/<number>.segment
 type folder struct {
@@ -129,11 +130,11 @@ func (f *folder) bear(j *journal, head []byte) error {
 	if err := os.Mkdir(making, 0o750); err != nil {
 		return fmt.Errorf("cannot make a journal: %w", err)
 	}
+	dir, _ := lockFolder(making)
 	file, err := os.OpenFile(filepath.Join(making, headName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 	fail := func(err error) error {
-		if file != nil {
-			file.Close()
-		}
+		file.Close()
+		dir.Close()
 		os.RemoveAll(making)
 		return fmt.Errorf("cannot make a journal: %w", err)
 	}
@@ -168,7 +169,7 @@ func (f *folder) bear(j *journal, head []byte) error {
 			f.log.Error("cannot sync the journals' folder", "error", err) // the segment's own sync will tell
 		}
 	}
-	j.lock = file
+	j.lock, j.folderLock = file, dir
 	return nil
 }
 
@@ -214,7 +215,11 @@ func (f *folder) claim(id journalID) (*journal, error) {
 	if err := head.fault(id); err != nil {
 		return fail(errors.Join(err, head.unmap()))
 	}
-	return newJournal(f, id, head, file), nil
+	j := newJournal(f, id, head, file)
+	if j.folderLock, err = lockFolder(j.dir); errors.Is(err, errOwned) { // this is another head than its owner's
+		return nil, errors.Join(err, j.close())
+	}
+	return j, nil
 }
 
 // checkFormats looks at every journal that nobody owns, before any of them is touched. An error names a file of another format.
@@ -253,10 +258,25 @@ func (f *folder) checkFormat(id journalID) error {
 	return fmt.Errorf("cannot open %s: %w", path, found)
 }
 
-// restore takes a journal whose head is damaged: the folder's name says which journal it is, and its segments say the rest.
+// restore takes a journal whose head is damaged or lost: the folder's name says which journal it is, and its segments say the rest.
 // Who made it is forgotten, so that it is finished and never appended to. mark is the highest purge mark that is known
-// elsewhere. A journal without segments, or without a head (and so without a lock: somebody may own it), is set aside: nil.
+// elsewhere. A journal without segments, or without any lock that could say that somebody owns it, is set aside: nil.
 func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
+	dir, err := lockFolder(f.dir(id))
+	if errors.Is(err, errOwned) {
+		return nil, err
+	}
+	j, err := f.remakeHead(id, mark, err == nil)
+	if j == nil {
+		dir.Close()
+		return nil, err
+	}
+	j.folderLock = dir
+	return j, nil
+}
+
+// remakeHead is restore for a journal whose folder is locked. Where it could not be, there has to be a head to lock.
+func (f *folder) remakeHead(id journalID, mark uint64, locked bool) (*journal, error) {
 	numbers, err := segmentNumbers(f.dir(id))
 	if err != nil {
 		return nil, err
@@ -264,7 +284,16 @@ func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
 	if len(numbers) == 0 {
 		return nil, f.setAside(id)
 	}
-	file, err := os.OpenFile(filepath.Join(f.dir(id), headName), os.O_RDWR, 0)
+	for _, number := range numbers {
+		if err := formatOf[segmentHead](segmentPath(f.dir(id), number)); err != nil {
+			return nil, fmt.Errorf("cannot open segment %s: %w", segmentPath(f.dir(id), number), err)
+		}
+	}
+	how := os.O_RDWR
+	if locked {
+		how |= os.O_CREATE
+	}
+	file, err := os.OpenFile(filepath.Join(f.dir(id), headName), how, 0o640)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, f.setAside(id)
 	}
@@ -279,11 +308,6 @@ func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
 		file.Close()
 		return nil, err
 	}
-	for _, number := range numbers {
-		if err := formatOf[segmentHead](segmentPath(f.dir(id), number)); err != nil {
-			return fail(err)
-		}
-	}
 	if err := allocate(file, headBytes); err != nil {
 		return fail(err)
 	}
@@ -294,7 +318,7 @@ func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
 	if err != nil {
 		return fail(err)
 	}
-	f.log.Error("journal's damaged head made anew: it is finished, and not appended to", "journal", id.String(), "segments", len(numbers))
+	f.log.Error("journal's head made anew: it is finished, and not appended to", "journal", id.String(), "segments", len(numbers))
 	return newJournal(f, id, head, file), nil
 }
 
@@ -334,4 +358,18 @@ func lockFile(file *os.File) error {
 		return fmt.Errorf("cannot lock %s: %w", file.Name(), err)
 	}
 	return nil
+}
+
+// lockFolder takes the second lock on a journal, that on its folder. An error other than errOwned says that this file system locks no
+// folders: then there is only the first.
+func lockFolder(path string) (*os.File, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(dir); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
 }

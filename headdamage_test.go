@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -294,6 +295,59 @@ func TestPurgedSegmentStaysForgotten(t *testing.T) {
 					t.Errorf("seen %v", seen)
 				}
 			})
+		}
+	}
+}
+
+// TestLostHeadIsMadeAnew: the payments are in the segments. While its owner lives, nobody takes the journal or sets it aside.
+func TestLostHeadIsMadeAnew(t *testing.T) {
+	h := writtenJournal(t)
+	owner, found, _ := h.start(t)
+	h.wantAll(t, owner, found)
+	if err := os.Remove(h.path("head")); err != nil {
+		t.Fatal(err)
+	}
+	heir, found, _ := h.start(t)
+	defer heir.close()
+	if found.published != 0 || heir.owns(h.id) || !exists(t, h.journal) || exists(t, h.path("head")) {
+		t.Fatalf("a journal was taken whose owner lives: %+v", found)
+	}
+	crash(owner)
+	orphans := make(map[journalID]bool)
+	for range 2 {
+		var err error
+		if found, err = heir.adoptOrphans(orphans); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if j := h.wantAll(t, heir, found); j.requeuedFrom() != 0 {
+		t.Errorf("replays begin at %d", j.requeuedFrom())
+	}
+	if v := accept(t, heir, 20, 1); v.ref.journal() != 0 {
+		t.Error("it is appended to")
+	}
+}
+
+// TestHeadDoesNotMakeAnOwner: neither one that was put in the place of a lost one, nor one made anew, while the journal's owner lives.
+func TestHeadDoesNotMakeAnOwner(t *testing.T) {
+	h := writtenJournal(t)
+	taken, _, _ := h.start(t)
+	defer taken.close()
+	made, _, _ := h.start(t)
+	defer made.close()
+	for name, id := range map[string]journalID{"taken": taken.active.id, "made": made.active.id} {
+		head := filepath.Join(made.folder.dir(id), headName)
+		if err := os.Remove(head); err != nil {
+			t.Fatal(err)
+		}
+		if j, err := made.folder.restore(id, 0); !errors.Is(err, errOwned) {
+			t.Errorf("%s: %v, %v", name, j, err)
+		}
+		if err := os.WriteFile(head, restoredHead(id, 0), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if j, err := made.folder.claim(id); !errors.Is(err, errOwned) {
+			t.Errorf("%s: %v, %v", name, j, err)
 		}
 	}
 }

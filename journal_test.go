@@ -38,6 +38,7 @@ func openTestLedger(t testing.TB, dir string) (*ledger, found) {
 func crash(l *ledger) {
 	for _, j := range *l.journals.Load() {
 		unix.Flock(int(j.lock.Fd()), unix.LOCK_UN)
+		unix.Flock(int(j.folderLock.Fd()), unix.LOCK_UN)
 	}
 }
 
