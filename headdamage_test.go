@@ -351,3 +351,18 @@ func TestHeadDoesNotMakeAnOwner(t *testing.T) {
 		}
 	}
 }
+
+// TestInspectionLooksPastADamagedVersion: the slots are read, and the damage is named.
+func TestInspectionLooksPastADamagedVersion(t *testing.T) {
+	h := writtenJournal(t)
+	overwrite(t, h.path("segment"), uint32(unsafe.Offsetof(segmentHead{}.version)), []byte{formatVersion + 1})
+	overwrite(t, h.path("head"), uint32(unsafe.Offsetof(journalHead{}.version)), []byte{formatVersion + 1})
+	list, err := inspectFolder(h.dir)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	r, err := list[0].report()
+	if err != nil || r.Damaged != 2 || r.Slots["accepted"] != 1 || r.Slots["settled"] != 1 || r.Fault != "the version in its head is damaged: it reads 2" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
