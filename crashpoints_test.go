@@ -82,7 +82,7 @@ var crashPoints = []struct {
 	// A purge.
 	{"a purge is wanted", "purge.go", "\ts.adoptMark(s.mark() + 1)\n", beforeAnchor},
 	{"a retired segment is purged", "retention.go", "\t\t\tseg.head.purged.Store(1)\n", afterAnchor},
-	{"half a segment is purged", "retention.go", "\t\t\t\ts.word.CompareAndSwap(uint64(w), uint64(w.with(slotPurged)))\n", afterAnchor},
+	{"half a segment is purged", "retention.go", "\t\t\ts.word.CompareAndSwap(uint64(w), uint64(w.with(slotPurged)))\n", afterAnchor},
 	{"a journal is purged", "retention.go", "\tj.head.mark.Store(mark)\n", beforeAnchor},
 	{"a journal has the mark", "retention.go", "\tj.head.mark.Store(mark)\n", afterAnchor},
 	{"Redis is about to be purged", "purge.go", "\tmark, err := s.store.purge(ctx, s.store.token(), s.mark())\n", beforeAnchor},

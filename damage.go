@@ -31,6 +31,7 @@ import (
 // is a few milliseconds of payments while the store answers, and everything since it went away while it does not.
 //
 // A damaged header of a segment costs nothing but the knowledge that its payments are of this run of the host: they are doubtful.
+// In a journal's head every number is checked by itself, and mended from what is left: see mendHead.
 
 // damagedLog is where an operator finds slots as they were found: a line each, with time, sequence and the bytes in hex.
 const damagedLog = "damaged.log"
@@ -134,8 +135,8 @@ func (j *journal) tell(seg *segment, report *damageReport) {
 }
 
 // repairSegment opens a segment whose header is damaged or whose end is missing: it is made whole again, with a boot id that
-// no host has, so that what reads accepted in it is doubtful and nothing is appended to it. A file that is whole and belongs
-// elsewhere is left to its owner: errDamaged.
+// no host has, so that what reads accepted in it is doubtful and nothing is appended to it. Where only the version is damaged, as
+// the checksum tells, everything else is believed. A file that is whole and belongs elsewhere is left to its owner: errDamaged.
 func (j *journal) repairSegment(number uint64) (*segment, error) {
 	path := segmentPath(j.dir, number)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -162,13 +163,22 @@ func (j *journal) repairSegment(number uint64) (*segment, error) {
 		return refuse(err)
 	}
 	h := seg.head
-	if h.magic == segmentMagic && h.sum == h.checksum() && (h.journal != j.id || h.number != number) {
+	intact := h.magic == segmentMagic && h.sum == h.checksum() // but for the version, perhaps
+	switch {
+	case intact && (h.journal != j.id || h.number != number):
 		err := fmt.Errorf("cannot use segment %s: it is number %d of journal %s: %w", path, h.number, h.journal, errDamaged)
 		return nil, errors.Join(err, seg.unmap())
+	case intact && info.Size() >= segmentBytes:
+		j.log.Error("segment repaired: only its version was damaged", "path", path, "version", h.version)
+		h.version = formatVersion
+		seg.dirty.Store(true)
+		return seg, nil
 	}
 	j.log.Error("segment repaired", "path", path)
+	purged := h.purged.Load()
 	clear(seg.data[:segmentHeader])
 	h.magic, h.version, h.journal, h.number = segmentMagic, formatVersion, j.id, number
+	h.purged.Store(purged)
 	h.sum = h.checksum()
 	seg.dirty.Store(true)
 	j.searching.Store(true)
@@ -215,6 +225,32 @@ func (j *journal) believed(seg *segment) bool {
 	seg.head.boot = j.boot
 	seg.head.sum = seg.head.checksum()
 	return true
+}
+
+// mendPurged writes anew what says whether a purge has forgotten a segment, where that is damaged. In a journal that was ever purged, a
+// segment that was retired counts as purged then: what is forgotten by mistake is in the store all the same, until that is filled anew.
+func (j *journal) mendPurged(seg *segment) {
+	h := seg.head
+	if h.purged.intact() {
+		return
+	}
+	purged := h.finalSince.v.Load() != 0 && j.head.mark.Load() != 0
+	j.log.Error("segment does not say any more whether a purge has forgotten it", "path", seg.path, "taken_for_forgotten", purged)
+	h.purged.Store(uint64(oneIf(purged)))
+}
+
+// forgetInWords has the words of a segment that was scanned say what only its header said: it is no longer retired.
+func (j *journal) forgetInWords(seg *segment) error {
+	if seg.head.purged.Load() == 0 {
+		return nil
+	}
+	seg.forget()
+	if err := j.syncBeforeMark(seg); err != nil {
+		return err
+	}
+	seg.head.purged.Store(0)
+	seg.dirty.Store(true)
+	return nil
 }
 
 // rebuild writes a slot anew from its claim: the fixed part first, and then the word that publishes it. Only the mender does
@@ -306,15 +342,15 @@ func (j *journal) hasHoles(end uint64) bool {
 	return false
 }
 
-// checked is a number below 2^52 with twelve check bits above it, so that it can be replaced by one store and damage is seen.
-// Where it is damaged it reads as 0. What each one orders is said where it stands.
+// checked is a number below 2^52 with twelve check bits above it, so that it can be replaced by one store and damage is seen: all
+// that damage can do to one byte. Where it is damaged it reads as 0. What each one orders is said where it stands.
 type checked[T ~int64 | ~uint64] struct{ v atomic.Uint64 }
 
 const checkedBits = 52
 
 func checkedOf(x uint64) uint64 {
 	x &= 1<<checkedBits - 1
-	fold := x ^ x>>12 ^ x>>24 ^ x>>36 ^ x>>48
+	fold := x ^ x>>12 ^ x>>24 ^ x>>36 ^ x>>48<<4 // moved up: the number's last bits share a byte with the lowest check bits
 	return x | fold<<checkedBits
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 // folder is DATA_DIR: a folder of journals, each in a folder of its own, shared by every instance on the host.
 //
+//	<journal id>.journal/                its owner holds flock on the folder too, which says so where the head is lost
 //	<journal id>.journal/head            identity, and the lock: its owner holds flock on it
 //	<journal id>.journal/<number>.segment
 type folder struct {
@@ -28,27 +28,7 @@ type folder struct {
 	log      *slog.Logger
 }
 
-const (
-	journalSuffix = ".journal"
-	headName      = "head"
-	headBytes     = 4096
-)
-
-var headMagic = [8]byte{'g', 'a', 'l', 'o', 'j', 'n', 'l', '\n'}
-
-// journalHead is the content of a journal's head file, mapped while the journal is owned.
-type journalHead struct {
-	magic    [8]byte
-	version  uint32
-	_        uint32
-	id       journalID
-	instance [64]byte        // who made it; whoever starts under this name appends to it
-	mark     checked[uint64] // the purge mark up to which settled history was forgotten here
-	purging  checked[uint64] // the mark of a purge that was begun here; above mark: a crash came between
-	// requeued is one more than the lowest sequence that an operator has ever queued again; 0 if none: see journal.reopen.
-	requeued checked[uint64]
-	owner    [64]byte // the instance that took the journal last, for people: its lock says whether it still has it
-}
+const journalSuffix = ".journal"
 
 var errOwned = errors.New("owned by another process")
 
@@ -126,7 +106,7 @@ func (f *folder) create() (*journal, error) {
 		return nil, fmt.Errorf("cannot map: %w", err)
 	}
 	head := (*journalHead)(unsafe.Pointer(&data[0]))
-	head.magic, head.version, head.id = headMagic, formatVersion, id
+	head.identify(id)
 	copy(head.instance[:], f.instance)
 	j := newJournal(f, id, head, nil)
 	j.birth = func() error { return f.bear(j, data) }
@@ -150,11 +130,11 @@ func (f *folder) bear(j *journal, head []byte) error {
 	if err := os.Mkdir(making, 0o750); err != nil {
 		return fmt.Errorf("cannot make a journal: %w", err)
 	}
+	dir, _ := lockFolder(making)
 	file, err := os.OpenFile(filepath.Join(making, headName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 	fail := func(err error) error {
-		if file != nil {
-			file.Close()
-		}
+		file.Close()
+		dir.Close()
 		os.RemoveAll(making)
 		return fmt.Errorf("cannot make a journal: %w", err)
 	}
@@ -189,7 +169,7 @@ func (f *folder) bear(j *journal, head []byte) error {
 			f.log.Error("cannot sync the journals' folder", "error", err) // the segment's own sync will tell
 		}
 	}
-	j.lock = file
+	j.lock, j.folderLock = file, dir
 	return nil
 }
 
@@ -232,15 +212,14 @@ func (f *folder) claim(id journalID) (*journal, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if head.magic != headMagic {
-		err = errDamaged
-	} else if err = checkVersion(head.version); err == nil && (head.id != id || !head.mark.intact()) {
-		err = errDamaged
-	}
-	if err != nil {
+	if err := head.fault(id); err != nil {
 		return fail(errors.Join(err, head.unmap()))
 	}
-	return newJournal(f, id, head, file), nil
+	j := newJournal(f, id, head, file)
+	if j.folderLock, err = lockFolder(j.dir); errors.Is(err, errOwned) { // this is another head than its owner's
+		return nil, errors.Join(err, j.close())
+	}
+	return j, nil
 }
 
 // checkFormats looks at every journal that nobody owns, before any of them is touched. An error names a file of another format.
@@ -259,12 +238,12 @@ func (f *folder) checkFormats() error {
 
 func (f *folder) checkFormat(id journalID) error {
 	path := filepath.Join(f.dir(id), headName)
-	found := formatOf(path, headMagic)
+	found := formatOf[journalHead](path)
 	numbers, _ := segmentNumbers(f.dir(id))
 	for _, number := range numbers {
 		if found == nil || errors.Is(found, os.ErrNotExist) {
 			path = segmentPath(f.dir(id), number)
-			found = formatOf(path, segmentMagic)
+			found = formatOf[segmentHead](path)
 		}
 	}
 	if found == nil || errors.Is(found, os.ErrNotExist) {
@@ -279,10 +258,25 @@ func (f *folder) checkFormat(id journalID) error {
 	return fmt.Errorf("cannot open %s: %w", path, found)
 }
 
-// restore takes a journal whose head is damaged: the folder's name says which journal it is, and its segments say the rest.
+// restore takes a journal whose head is damaged or lost: the folder's name says which journal it is, and its segments say the rest.
 // Who made it is forgotten, so that it is finished and never appended to. mark is the highest purge mark that is known
-// elsewhere. A journal without segments, or without a head (and so without a lock: somebody may own it), is set aside: nil.
+// elsewhere. A journal without segments, or without any lock that could say that somebody owns it, is set aside: nil.
 func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
+	dir, err := lockFolder(f.dir(id))
+	if errors.Is(err, errOwned) {
+		return nil, err
+	}
+	j, err := f.remakeHead(id, mark, err == nil)
+	if j == nil {
+		dir.Close()
+		return nil, err
+	}
+	j.folderLock = dir
+	return j, nil
+}
+
+// remakeHead is restore for a journal whose folder is locked. Where it could not be, there has to be a head to lock.
+func (f *folder) remakeHead(id journalID, mark uint64, locked bool) (*journal, error) {
 	numbers, err := segmentNumbers(f.dir(id))
 	if err != nil {
 		return nil, err
@@ -290,7 +284,16 @@ func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
 	if len(numbers) == 0 {
 		return nil, f.setAside(id)
 	}
-	file, err := os.OpenFile(filepath.Join(f.dir(id), headName), os.O_RDWR, 0)
+	for _, number := range numbers {
+		if err := formatOf[segmentHead](segmentPath(f.dir(id), number)); err != nil {
+			return nil, fmt.Errorf("cannot open segment %s: %w", segmentPath(f.dir(id), number), err)
+		}
+	}
+	how := os.O_RDWR
+	if locked {
+		how |= os.O_CREATE
+	}
+	file, err := os.OpenFile(filepath.Join(f.dir(id), headName), how, 0o640)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, f.setAside(id)
 	}
@@ -305,24 +308,17 @@ func (f *folder) restore(id journalID, mark uint64) (*journal, error) {
 		file.Close()
 		return nil, err
 	}
-	for _, number := range numbers {
-		if err := formatOf(segmentPath(f.dir(id), number), segmentMagic); err != nil {
-			return fail(err)
-		}
-	}
 	if err := allocate(file, headBytes); err != nil {
 		return fail(err)
 	}
-	if _, err := file.WriteAt(make([]byte, headBytes), 0); err != nil {
+	if _, err := file.WriteAt(restoredHead(id, mark), 0); err != nil {
 		return fail(err)
 	}
 	head, err := mapHead(file)
 	if err != nil {
 		return fail(err)
 	}
-	head.mark.Store(mark)
-	head.magic, head.version, head.id = headMagic, formatVersion, id
-	f.log.Error("journal's damaged head made anew: it is finished, and not appended to", "journal", id.String(), "segments", len(numbers))
+	f.log.Error("journal's head made anew: it is finished, and not appended to", "journal", id.String(), "segments", len(numbers))
 	return newJournal(f, id, head, file), nil
 }
 
@@ -345,40 +341,11 @@ func (f *folder) markOf(id journalID) (uint64, error) {
 		return 0, err
 	}
 	defer file.Close()
-	var b [8]byte
-	if _, err := file.ReadAt(b[:], int64(unsafe.Offsetof(journalHead{}.mark))); err != nil && !errors.Is(err, io.EOF) {
+	var head journalHead
+	if _, err := file.ReadAt(unsafe.Slice((*byte)(unsafe.Pointer(&head)), unsafe.Sizeof(head)), 0); err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	mark, _ := readChecked(binary.NativeEndian.Uint64(b[:]))
-	return mark, nil // where it is damaged the other journals and the store tell
-}
-
-// madeBy says under which instance name a journal was made.
-func (h *journalHead) madeBy() string {
-	return strings.TrimRight(string(h.instance[:]), "\x00")
-}
-
-// takenBy says which instance took a journal last; "" for a journal from before that was noted.
-func (h *journalHead) takenBy() string {
-	return strings.TrimRight(string(h.owner[:]), "\x00")
-}
-
-// take notes who has the journal now.
-func (h *journalHead) take(instance string) {
-	clear(h.owner[:])
-	copy(h.owner[:], instance)
-}
-
-func mapHead(file *os.File) (*journalHead, error) {
-	data, err := unix.Mmap(int(file.Fd()), 0, headBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("cannot map: %w", err)
-	}
-	return (*journalHead)(unsafe.Pointer(&data[0])), nil
-}
-
-func (h *journalHead) unmap() error {
-	return unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(h)), headBytes))
+	return head.purgeMark(), nil // where it is damaged the other journals and the store tell
 }
 
 // lockFile takes the lock without waiting. The kernel frees it with the process, however that ends.
@@ -391,4 +358,18 @@ func lockFile(file *os.File) error {
 		return fmt.Errorf("cannot lock %s: %w", file.Name(), err)
 	}
 	return nil
+}
+
+// lockFolder takes the second lock on a journal, that on its folder. An error other than errOwned says that this file system locks no
+// folders: then there is only the first.
+func lockFolder(path string) (*os.File, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(dir); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
 }

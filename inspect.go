@@ -29,6 +29,7 @@ type inspected struct {
 	setAside bool // the whole journal: its head could not be read
 	fault    string
 	format   uint32
+	newer    bool // written in a format that is not known here
 	madeBy   string
 	ownedBy  string // the instance that took it last; "" if that was never noted
 	owned    bool   // somebody holds its lock now
@@ -116,16 +117,18 @@ func (j *inspected) readHead() error {
 		j.fault = fmt.Sprintf("its head has %d bytes instead of %d", n, headBytes)
 	case h.magic != headMagic:
 		j.fault = "its head is not one of galo's"
-	case h.version > formatVersion:
+	case h.newer():
+		j.newer = true
 		j.fault = fmt.Sprintf("has format %d, written by a newer galo: nothing in it was looked at", h.version)
+	case h.version != formatVersion:
+		j.fault = fmt.Sprintf("the version in its head is damaged: it reads %d", h.version)
 	case h.id != j.id:
 		j.fault = "its head names journal " + h.id.String()
+	case !h.mark.intact(), !h.purging.intact(), !h.requeued.intact():
+		j.fault = "a number in its head is damaged"
 	}
 	return nil
 }
-
-// newer says that the journal was written in a format that is not known here.
-func (j *inspected) newer() bool { return j.format > formatVersion && j.fault != "" }
 
 // someoneLocks says whether a process holds the lock on a head. To find out it asks for a shared lock, and lets go of it at once. A
 // galo that starts in that very moment takes the journal for owned, makes a new one, and finishes this one some seconds later.
@@ -216,7 +219,7 @@ func (j *inspected) look(seg inspectedSegment, visit func(s seenSlot)) (state se
 	if size < segmentBytes && state.fault == "" {
 		state.fault = fmt.Sprintf("has %d bytes instead of %d", size, segmentBytes)
 	}
-	if h.magic == segmentMagic && h.version > formatVersion {
+	if h.newer() {
 		return state, nil
 	}
 	slots := unsafe.Slice((*slot)(unsafe.Pointer(unsafe.SliceData(data[segmentHeader:]))), (size-segmentHeader)/slotSize)
@@ -239,14 +242,18 @@ func (j *inspected) headFault(h *segmentHead, seg inspectedSegment) string {
 	switch {
 	case h.magic != segmentMagic:
 		return "its head is not one of galo's"
-	case h.version > formatVersion:
+	case h.newer():
 		return fmt.Sprintf("has format %d, written by a newer galo: nothing in it was looked at", h.version)
 	case h.sum != h.checksum():
 		return "the checksum of its head does not fit"
+	case h.version != formatVersion:
+		return fmt.Sprintf("the version in its head is damaged: it reads %d", h.version)
 	case h.journal != j.id:
 		return "its head names journal " + h.journal.String()
 	case h.number != seg.number:
 		return fmt.Sprintf("its head has number %d", h.number)
+	case !h.finalSince.intact(), !h.purged.intact():
+		return "a number in its head is damaged"
 	}
 	return ""
 }
@@ -272,7 +279,7 @@ func slotFault(s *slot, w word, seq uint64, seed uint32) string {
 
 // each visits the published slots of every segment, and tells what is wrong with segments.
 func (j *inspected) each(visit func(seg inspectedSegment, s seenSlot), faulty func(seg inspectedSegment, state segmentState)) error {
-	if j.newer() {
+	if j.newer {
 		return nil
 	}
 	for _, seg := range j.segments {

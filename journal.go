@@ -37,11 +37,15 @@ func (id journalID) String() string { return hex.EncodeToString(id[:]) }
 // Everybody else replaces words by CAS. A segment whose slots are all final is retired: out of the table, unmapped, kept on
 // disk until it is older than RETENTION.
 type journal struct {
-	id      journalID
-	number  int // in this process; the upper part of a ref
-	dir     string
-	head    *journalHead
-	lock    *os.File // the head file, whose lock says that the journal is ours
+	id     journalID
+	number int // in this process; the upper part of a ref
+	dir    string
+	head   *journalHead
+	lock   *os.File // the head file, whose lock says that the journal is ours
+	// folderLock is the journal's folder, locked as well, lest somebody take the journal for free when its head is lost. nil where
+	// folders cannot be locked.
+	folderLock *os.File
+
 	boot    [16]byte
 	durable bool
 	seed    uint32 // of the slots' checksums
@@ -332,8 +336,16 @@ func (j *journal) close() error {
 	}
 	j.table.Store(&segmentTable{})
 	failed = errors.Join(failed, j.head.unmap())
-	if j.lock != nil {
-		failed = errors.Join(failed, j.lock.Close())
+	return errors.Join(failed, j.unlock())
+}
+
+// unlock gives the journal back.
+func (j *journal) unlock() error {
+	var failed error
+	for _, lock := range []*os.File{j.folderLock, j.lock} {
+		if lock != nil {
+			failed = errors.Join(failed, lock.Close())
+		}
 	}
 	return failed
 }

@@ -38,6 +38,7 @@ func openTestLedger(t testing.TB, dir string) (*ledger, found) {
 func crash(l *ledger) {
 	for _, j := range *l.journals.Load() {
 		unix.Flock(int(j.lock.Fd()), unix.LOCK_UN)
+		unix.Flock(int(j.folderLock.Fd()), unix.LOCK_UN)
 	}
 }
 
@@ -374,10 +375,11 @@ func TestNewerFormatIsNotTouched(t *testing.T) {
 			dir := t.TempDir()
 			l, _ := openTestLedger(t, dir)
 			accept(t, l, 1, 1)
-			if file == "head" {
-				l.active.head.version = formatVersion + 1
+			if head := l.active.head; file == "head" {
+				head.version, head.sum = formatVersion+1, ^head.sum
 			} else {
-				l.active.table.Load().at(0).head.version = formatVersion + 1
+				head := l.active.table.Load().at(0).head
+				head.version, head.sum = formatVersion+1, ^head.sum
 			}
 			crash(l)
 			before := readAll(t, dir)

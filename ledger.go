@@ -94,9 +94,10 @@ func (l *ledger) claimAll(wanted func(*journalHead) bool) ([]*journal, error) {
 			continue
 		}
 		j, err := l.folder.claim(id)
-		if errors.Is(err, errDamaged) {
-			l.log.Error("journal damaged", "error", err)
-			j, err = l.restore(id)
+		if damage := err; errors.Is(damage, errDamaged) {
+			if j, err = l.restore(id); !errors.Is(err, errOwned) {
+				l.log.Error("journal damaged", "error", damage)
+			}
 		}
 		if j == nil {
 			if !errors.Is(err, errOwned) && !errors.Is(err, os.ErrNotExist) {

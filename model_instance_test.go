@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -212,7 +213,7 @@ func freeze(j *journal) error {
 			return err
 		}
 	}
-	return unix.Flock(int(j.lock.Fd()), unix.LOCK_UN)
+	return errors.Join(unix.Flock(int(j.lock.Fd()), unix.LOCK_UN), unix.Flock(int(j.folderLock.Fd()), unix.LOCK_UN))
 }
 
 // bury waits for an instance's goroutines and lets go of its memory.

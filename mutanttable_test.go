@@ -215,6 +215,25 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "takes a journal whose head is lost from its owner",
+		file: "folder.go", tests: "TestLostHeadIsMadeAnew",
+		edits: []edit{{`	if errors.Is(err, errOwned) {
+		return nil, err
+	}
+	j, err := f.remakeHead(`, `	j, err := f.remakeHead(`}},
+	},
+	{
+		name: "makes a head anew as if nothing had ever been queued again",
+		file: "head.go", tests: "TestDamagedFieldOfAHeaderIsMended",
+		edits: []edit{{`	head.requeued.Store(requeuedAny)
+`, ``}},
+	},
+	{
+		name: "takes a damaged version for another format",
+		file: "segment.go", tests: "TestNoDamagedByteIsTakenForAnotherFormat",
+		edits: []edit{{`newerVersion(h.version) && h.sum != h.checksum()`, `newerVersion(h.version)`}},
+	},
+	{
 		name: "never takes over what an instance has left behind",
 		file: "ledger.go", model: true, tests: "TestOrphanIsFinishedInPlace",
 		edits: []edit{{`		return orphans[h.id]

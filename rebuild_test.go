@@ -119,7 +119,7 @@ func TestRebuildFailsUnlessAllFreeJournalsAreReplayed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := file.WriteAt([]byte{formatVersion + 1}, int64(unsafe.Offsetof(journalHead{}.version))); err != nil {
+	if _, err := file.WriteAt([]byte{formatVersion + 1, 0, 0, 0, 9, 9, 9, 9}, int64(unsafe.Offsetof(journalHead{}.version))); err != nil {
 		t.Fatal(err)
 	}
 	file.Close()

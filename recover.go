@@ -56,10 +56,11 @@ func (j *journal) recover() (found, error) {
 		return f, err
 	}
 	for _, number := range numbers { // before anything is touched
-		if err := formatOf(segmentPath(j.dir, number), segmentMagic); err != nil {
+		if err := formatOf[segmentHead](segmentPath(j.dir, number)); err != nil {
 			return f, fmt.Errorf("cannot open segment %s: %w", segmentPath(j.dir, number), err)
 		}
 	}
+	j.mendHead()
 	removeHalfMade(j.dir)
 	var end uint64 // one past the last published slot
 	reuse := true  // the segments in use were made since the host came up
@@ -72,6 +73,7 @@ func (j *journal) recover() (found, error) {
 			end = max(end, (number+1)<<segmentSlotsLog2)
 			continue
 		}
+		j.mendPurged(seg)
 		if j.believed(seg) {
 			j.retired = append(j.retired, retiredSegment{number, micros(seg.head.finalSince.Load()), seg.head.purged.Load() != 0})
 			end = max(end, (number+1)<<segmentSlotsLog2)
@@ -86,6 +88,9 @@ func (j *journal) recover() (found, error) {
 			reuse = seg.head.boot == j.boot
 		} else if seg.head.boot != j.boot {
 			reuse = false
+		}
+		if err := j.forgetInWords(seg); err != nil {
+			return f, err
 		}
 	}
 	limit := max(j.table.Load().end()<<segmentSlotsLog2, roundUpToSegment(end)) // what is retired may lie behind all that is mapped

@@ -179,12 +179,7 @@ func (j *journal) purge(mark uint64) error {
 		if seg == nil {
 			continue
 		}
-		for i := range seg.slots {
-			s := &seg.slots[i]
-			if w := s.load(); w.state() == slotSettled || w.state() == slotRejected {
-				s.word.CompareAndSwap(uint64(w), uint64(w.with(slotPurged)))
-			}
-		}
+		seg.forget()
 		if err := j.syncBeforeMark(seg); err != nil {
 			return err
 		}
@@ -196,6 +191,16 @@ func (j *journal) purge(mark uint64) error {
 		}
 	}
 	return nil
+}
+
+// forget makes what is settled or rejected read as purged.
+func (s *segment) forget() {
+	for i := range s.slots {
+		s := &s.slots[i]
+		if w := s.load(); w.state() == slotSettled || w.state() == slotRejected {
+			s.word.CompareAndSwap(uint64(w), uint64(w.with(slotPurged)))
+		}
+	}
 }
 
 // syncBeforeMark: the purge mark must not reach the disk before what it speaks for, or settled history would come back.

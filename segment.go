@@ -25,21 +25,24 @@ const (
 	newestVersion = 255
 )
 
+// newerVersion says that a version can be that of a newer galo. It is a damaged 1 all the same where the checksum beside it fits 1.
+func newerVersion(version uint32) bool { return version > formatVersion && version <= newestVersion }
+
 var segmentMagic = [8]byte{'g', 'a', 'l', 'o', 's', 'e', 'g', '\n'}
 
-// segmentHead is the header page. All but the two words at its end is written before the file gets its name.
+// segmentHead is the header page. All but the two numbers at its end is written before the file gets its name.
 type segmentHead struct {
 	magic   [8]byte
 	version uint32
-	sum     uint32 // over version, journal, number and boot
+	sum     uint32 // over the version (this format's, whatever the word says), journal, number and boot
 	journal journalID
 	number  uint64
 	boot    [16]byte // the host's boot id when the segment was made: see doubtful slots in recover.go. 0 after a repair
 	// finalSince is when the segment was retired, since all of its slots had become final; 0 before. A segment that carries it
 	// needs no scan at start.
 	finalSince checked[int64]
-	// purged is 1 when a purge has forgotten everything in a segment that was final already.
-	purged atomic.Uint32
+	// purged is 1 when a purge has forgotten everything in a segment that was retired already.
+	purged checked[uint64]
 }
 
 type segment struct {
@@ -58,13 +61,12 @@ type segment struct {
 
 var (
 	errNewerFormat = errors.New("written by a newer galo")
-	errOlderFormat = errors.New("written by an older galo, in a format that is not read any more")
 	errDamaged     = errors.New("damaged")
 )
 
 func (h *segmentHead) checksum() uint32 {
 	var b [4 + 8 + 8 + 16]byte
-	binary.LittleEndian.PutUint32(b[0:], h.version)
+	binary.LittleEndian.PutUint32(b[0:], formatVersion)
 	copy(b[4:], h.journal[:])
 	binary.LittleEndian.PutUint64(b[12:], h.number)
 	copy(b[20:], h.boot[:])
@@ -120,41 +122,41 @@ func createSegment(dir string, j journalID, number uint64, boot [16]byte, durabl
 	return seg, nil
 }
 
-// formatOf looks at a head file or a segment without touching it. errNewerFormat and errOlderFormat tell of another format;
-// whatever else may be wrong with it is not its business.
-func formatOf(path string, magic [8]byte) error {
+// newer says that a newer galo wrote the segment.
+func (h *segmentHead) newer() bool {
+	return h.magic == segmentMagic && newerVersion(h.version) && h.sum != h.checksum()
+}
+
+// fault is errNewerFormat or errDamaged for a header that cannot be used as it is.
+func (h *segmentHead) fault(j journalID, number uint64) error {
+	switch {
+	case h.newer():
+		return errNewerFormat
+	case h.magic != segmentMagic, h.version != formatVersion, h.sum != h.checksum(), h.journal != j, h.number != number:
+		return errDamaged
+	}
+	return nil
+}
+
+// formatOf looks at a journal's head or at a segment without touching it. errNewerFormat tells of another format; whatever else may
+// be wrong with it is not its business.
+func formatOf[T any, H interface {
+	*T
+	newer() bool
+}](path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	var head [12]byte
-	if _, err := file.ReadAt(head[:], 0); err != nil {
-		return nil // too short
-	}
-	if [8]byte(head[:8]) != magic {
-		return nil
-	}
-	if err := checkVersion(binary.NativeEndian.Uint32(head[8:])); !errors.Is(err, errDamaged) {
-		return err
-	}
-	return nil
-}
-
-func checkVersion(version uint32) error {
-	switch {
-	case version == formatVersion:
-		return nil
-	case version < formatVersion:
-		return errOlderFormat
-	case version <= newestVersion:
+	var head T
+	if _, err := file.ReadAt(unsafe.Slice((*byte)(unsafe.Pointer(&head)), unsafe.Sizeof(head)), 0); err == nil && H(&head).newer() {
 		return errNewerFormat
 	}
-	return errDamaged
+	return nil // or too short
 }
 
-// openSegment maps a segment that exists. errNewerFormat, errOlderFormat and errDamaged tell what is wrong with it; then it was
-// not touched.
+// openSegment maps a segment that exists. errNewerFormat and errDamaged tell what is wrong with it; then it was not touched.
 func openSegment(dir string, j journalID, number uint64) (*segment, error) {
 	path := segmentPath(dir, number)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -176,13 +178,7 @@ func openSegment(dir string, j journalID, number uint64) (*segment, error) {
 	if err != nil {
 		return refuse(err)
 	}
-	h := seg.head
-	if h.magic != segmentMagic {
-		err = errDamaged
-	} else if err = checkVersion(h.version); err == nil && (h.sum != h.checksum() || h.journal != j || h.number != number) {
-		err = errDamaged
-	}
-	if err != nil {
+	if err := seg.head.fault(j, number); err != nil {
 		seg.unmap()
 		return refuse(err)
 	}

@@ -170,7 +170,7 @@ func (l *ledger) dismiss(j *journal) error {
 	l.mu.Unlock()
 	j.log.Info("journal finished and removed", "made_by", j.head.madeBy())
 	// The head stays mapped: somebody may hold the list as it was.
-	return errors.Join(os.RemoveAll(gone), j.lock.Close())
+	return errors.Join(os.RemoveAll(gone), j.unlock())
 }
 
 // halfMadeAge is how long a journal without a name is left alone: somebody may be making it, which takes milliseconds.
