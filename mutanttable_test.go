@@ -188,6 +188,24 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "leaves the claim of a damaged slot behind in a new life",
+		file: "replay.go", tests: "TestDamagedSlotKeepsItsIDInANewLife",
+		edits: []edit{{`		case slotFree: // damaged, waits for the mender: may have been paid, or be out. It takes no claim from anybody
+			out = append(out, s.ledger.claimOf(v))
+`, `		case slotFree:
+`}},
+	},
+	{
+		name: "takes the later one of two racing slots for the duplicate",
+		file: "recover.go", tests: "TestOfTwoRacingSlotsTheClaimDecides",
+		edits: []edit{{`		seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))
+`, `		if _, inserted := seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id)); !inserted && w.state() == slotAccepted {
+			w = w.with(slotDuplicate)
+			s.word.Store(uint64(w))
+		}
+`}},
+	},
+	{
 		name: "tells progress of journals that were not replayed",
 		file: "settle.go", tests: "TestProgressIsOnlyOfJournalsThatWereReplayed",
 		edits: []edit{{`		if j.replayedIn == token {
