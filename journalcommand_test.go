@@ -117,6 +117,36 @@ func TestRejectedPaymentIsQueuedAgain(t *testing.T) {
 	}
 }
 
+// TestRequeueThatIsLateIsStillFed: whoever asked has given up before the settler comes to it.
+func TestRequeueThatIsLateIsStillFed(t *testing.T) {
+	w := newTestWorld(t)
+	w.def.behave(answering(http.StatusBadRequest))
+	g := w.start(t)
+	id := nthID(1)
+	g.accepted(id, "5.00")
+	eventually(t, "it is rejected and settled", func() bool { return g.ledger.pending.Load() == 0 && g.state(id) == "rejected" })
+	w.def.behave(nil)
+	o := *g.operator
+	asking, giveUp := context.WithCancel(t.Context())
+	givenUp := make(chan struct{})
+	o.order = func(ctx context.Context, do func(context.Context) error) error {
+		return g.settler.order(ctx, func(ctx context.Context) error {
+			giveUp()
+			<-givenUp
+			return do(ctx)
+		})
+	}
+	did, err := o.requeue(asking, id)
+	close(givenUp)
+	if err == nil || !strings.Contains(err.Error(), "may still be done") {
+		t.Errorf("%q, %v", did, err)
+	}
+	g.becomes(id, "settled default")
+	if n := w.def.attempts(id.String()); n != 2 {
+		t.Errorf("%d attempts, want the rejected one and the paid one", n)
+	}
+}
+
 // TestRequeueCutOffAfterRedisIsHealed: the process ends when Redis has the claim in place of the record, and the journal still says
 // rejected. Nobody else can claim the id meanwhile; the command repeated goes on, and so does it after a start.
 func TestRequeueCutOffAfterRedisIsHealed(t *testing.T) {

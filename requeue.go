@@ -20,19 +20,20 @@ type settlerOrder struct {
 	done chan error
 }
 
-// order has the settler do something between two batches.
+// order has the settler do something between two batches. Once the settler has taken the order it carries it out, even if ctx ends before
+// that: so do has to do everything that belongs to it.
 func (s *settler) order(ctx context.Context, do func(ctx context.Context) error) error {
 	o := settlerOrder{do: do, done: make(chan error, 1)}
 	select {
 	case s.orders <- o:
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("the store is slow, nothing was done: %w", ctx.Err())
 	}
 	select {
 	case err := <-o.done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("the store is slow, it may still be done: %w", ctx.Err())
 	}
 }
 
