@@ -6,8 +6,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -232,11 +230,7 @@ func TestRequeueOutlivesAnOlderRedis(t *testing.T) {
 			g.becomes(later, "settled default")
 			g.accepted(nthID(3), "1.00")
 			g.becomes(nthID(3), "settled default")
-			old := t.TempDir()
-			if err := os.CopyFS(old, os.DirFS(redis.dir)); err != nil {
-				t.Fatal(err)
-			}
-
+			old := redis.copied()
 			if !paidBefore {
 				w.def.behave(answering(http.StatusInternalServerError))
 			}
@@ -248,14 +242,7 @@ func TestRequeueOutlivesAnOlderRedis(t *testing.T) {
 			} else {
 				eventually(t, "it is sent again", func() bool { return w.def.attempts(id.String()) > 1 })
 			}
-			redis.kill()
-			if err := os.RemoveAll(filepath.Join(redis.dir, "appendonlydir")); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.CopyFS(redis.dir, os.DirFS(old)); err != nil {
-				t.Fatal(err)
-			}
-			redis.start()
+			redis.restore(old)
 			w.def.behave(nil)
 			eventually(t, "all three are counted", func() bool { return g.summary("") == wantSummary(3, "7.00", 0, "0.00") })
 			g.becomes(id, "settled default")
@@ -265,6 +252,27 @@ func TestRequeueOutlivesAnOlderRedis(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRequeuedSlotThatWasDamagedOutlivesAnOlderRedis: the word of the rejected slot was damaged, so it does not know any more that it was
+// ever sent. Redis comes back from a copy in which the payment is still rejected.
+func TestRequeuedSlotThatWasDamagedOutlivesAnOlderRedis(t *testing.T) {
+	w := newTestWorld(t)
+	redis := startRedis(t)
+	w.env["REDIS_URL"] = redis.url()
+	w.def.behave(answering(http.StatusBadRequest))
+	dir := w.leave(t, 1, func(v slotView) bool { return v.word.state() == slotRejected })
+	inSegment(t, dir, 0, func(s segmentFile) { s.slots[0].word.Store(s.slots[0].word.Load() ^ 1<<40) })
+	g := w.start(t)
+	eventually(t, "its record decides", func() bool { return g.slotState(0) == slotRejected })
+	g.stopAll()
+	old := redis.copied()
+	if out, err := w.galoCommand(t, nil, "journal", "requeue", nthID(0).String()); err != nil {
+		t.Fatalf("%q, %v", out, err)
+	}
+	redis.restore(old)
+	w.def.behave(nil)
+	w.paidOnce(t, w.start(t), 1)
 }
 
 // TestRejectedSlotComesBackFromARetiredSegment: it is mapped again, keeps its segment until it is final again, and a start finds it.

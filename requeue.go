@@ -197,10 +197,10 @@ func (j *journal) requeuedFrom() uint64 {
 }
 
 // maybeRequeued says that an unsettled slot may have been rejected before: then a store that was brought back from an older copy may
-// still say so.
+// still say so. How often it was sent does not tell: a slot that was damaged meanwhile does not know it any more.
 func (j *journal) maybeRequeued(v slotView) bool {
 	st := v.word.state()
-	return (st == slotAccepted || st == slotLeaving || st == slotSent) && v.word.attempts() > 0 && v.ref.seq() >= j.requeuedFrom()
+	return (st == slotAccepted || st == slotLeaving || st == slotSent) && v.ref.seq() >= j.requeuedFrom()
 }
 
 // seize takes a pinned payment out of the resolver's hands: from then on no attempt of it is out, and none is made, until schedule gives
