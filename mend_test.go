@@ -170,6 +170,36 @@ func TestDamagedWordWithoutARecordIsLookedUpBeforeItIsSent(t *testing.T) {
 	}
 }
 
+// TestDamagedSlotStaysInDoubtOverAStart: one processor has not answered yet whether it has the payment, when galo is started again.
+func TestDamagedSlotStaysInDoubtOverAStart(t *testing.T) {
+	for name, damage := range map[string]func(s *slot){
+		"word":   func(s *slot) { s.word.Store(0x1234_5678_9abc_def0) },
+		"amount": func(s *slot) { s.amount++ },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := damagedWorld(t)
+			dir := w.claimed(t, 1)
+			id := nthID(0).String()
+			w.fall.paid[id] = fakePayment{ID: id, Amount: "1.00", RequestedAt: "2026-01-02T03:04:05.000006Z"}
+			w.fall.hush(true)
+			tried := w.def.attempts(id)
+			inSegment(t, dir, 0, func(s segmentFile) { damage(&s.slots[0]) })
+			for range 2 {
+				g := w.start(t)
+				eventually(t, "the fallback is asked", func() bool {
+					return g.metrics.lookUps[onFallback][lookUpNoAnswer].Get() > 0 || w.def.attempts(id) > tried
+				})
+				g.stopAll()
+			}
+			w.fall.hush(false)
+			w.paidOnce(t, w.start(t), 1)
+			if n := w.def.attempts(id); n != tried {
+				t.Errorf("sent %d times while the fallback had not answered", n-tried)
+			}
+		})
+	}
+}
+
 func TestDamagedPaymentComesBackFromItsClaim(t *testing.T) {
 	for name, damage := range map[string]func(s segmentFile, i int){
 		"amount":     func(s segmentFile, i int) { s.slots[i].amount ^= 1 << 3 },

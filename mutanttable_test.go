@@ -196,6 +196,16 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "takes a damaged slot for accepted before both processors have answered",
+		file: "mend.go", tests: "TestDamagedSlotStaysInDoubtOverAStart",
+		edits: []edit{{`		default:
+			m.resolver.doubt(v.ref)
+`, `		default:
+			v, _ = m.ledger.replace(v, word(0).with(slotAccepted), 0)
+			m.resolver.doubt(v.ref)
+`}},
+	},
+	{
 		name: "takes the later one of two racing slots for the duplicate",
 		file: "recover.go", tests: "TestOfTwoRacingSlotsTheClaimDecides",
 		edits: []edit{{`		seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))
