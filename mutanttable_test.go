@@ -255,6 +255,11 @@ var mutants = []mutant{
 		edits: []edit{{`if w := s.load(); w.state() == slotSettled || w.state() == slotRejected {`, `if w := s.load(); w != 0 {`}},
 	},
 	{
+		name: "does not look for a purge elsewhere before it purges",
+		file: "purge.go", tests: "TestPurgeGoesBeyondOneThatWasMissed",
+		edits: []edit{{`	s.known = "" // of a purge elsewhere`, `	// of a purge elsewhere`}},
+	},
+	{
 		name: "does not journal that a processor has refused",
 		file: "ledger.go", tests: "TestJournalReopenedAfterEveryState",
 		edits: []edit{{`	if v.word.pinned() {
