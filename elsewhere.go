@@ -89,7 +89,7 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 			if v, ok := e.ledger.become(v, slotAccepted); ok {
 				e.feeder.add(v.ref)
 			}
-		case f.found && f.state == recordClaimed:
+		case f.found && !f.final():
 			left = append(left, v.ref)
 		case f.found && f.amount != v.amount:
 			conflicting, notes = append(conflicting, v), append(notes, conflictNote{v.id, v.amount})

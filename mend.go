@@ -145,7 +145,7 @@ func (m *mender) mendKnown(ctx context.Context, done *mendCount) error {
 	}
 	for i, v := range views {
 		switch rec := records[i]; {
-		case rec.found && rec.state != recordClaimed:
+		case rec.found && rec.final():
 			m.end(v, rec)
 			done.ended++
 		case v.word.wasOut():

@@ -47,6 +47,14 @@ var mutants = []mutant{
 			`if not seen[field] and (not late or claimed) then`}},
 	},
 	{
+		name: "does not count a payment in whose place the store has something else",
+		file: "redisscripts.go", tests: "TestPaidPaymentReplacesWhatCannotBeRead",
+		edits: []edit{{`  if unreadable then
+    old = false
+  end
+`, ``}},
+	},
+	{
 		name: "answers before the payment is in the journal",
 		file: "journal.go", model: true,
 		edits: []edit{

@@ -82,6 +82,8 @@ func (s *settler) takeBack(ctx context.Context, c claim) error {
 		return &refusal{503, fmt.Sprintf("the store failed: try again, that does no harm (%v)", err)}
 	case answer[0].kind == claimFinal:
 		return &refusal{409, fmt.Sprintf("payment %s is %s in the store, through another slot: nothing was done", c.id, answer[0].rec.state)}
+	case answer[0].kind == claimUnreadable:
+		return &refusal{409, fmt.Sprintf("what the store has of payment %s was not written by galo: nothing was done", c.id)}
 	case answer[0].kind == claimHeld:
 		return &refusal{409, fmt.Sprintf("payment %s is on its way through another slot (journal %s): nothing was done", c.id, answer[0].rec.journal)}
 	}
