@@ -74,7 +74,7 @@ func TestMissingSegmentComesBackFromItsClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	v, ok := l.read(makeRef(0, lost.seq))
-	if !ok || v.id != lost.id || v.amount != lost.amount || v.acceptedAt != lost.acceptedAt || v.word.state() != slotAccepted {
+	if !ok || v.id != lost.id || v.amount != lost.amount || v.acceptedAt != lost.acceptedAt || v.word != damagedWord {
 		t.Errorf("%v %+v", ok, v)
 	}
 	if got := l.pending.Load(); got != pending+1 {

@@ -91,9 +91,9 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 		switch f := found[i]; {
 		case f.found && f.state == recordClaimed && f.journal == e.ledger.journal(v.ref).id.String() && f.seq == v.ref.seq():
 			e.again(v)
-		case f.found && f.state == recordClaimed:
+		case f.found && !f.final():
 			left = append(left, v.ref)
-			if e.ledger.ownerless(f.record) {
+			if f.state == recordClaimed && e.ledger.ownerless(f.record) {
 				ownerless = append(ownerless, f.record)
 			}
 		case f.found && f.amount != v.amount:

@@ -22,6 +22,7 @@ type finder struct {
 var (
 	errUnknownPayment = errors.New("nobody knows this payment")
 	errSilent         = errors.New("an instance that may know this payment is silent")
+	errUnreadable     = errors.New("what the store has of this payment cannot be read")
 )
 
 // payment is what clients are told of one.
@@ -72,7 +73,10 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 	}
 	var found [1]foundRecord
 	storeErr := f.store.records(ctx, []paymentID{id}, found[:])
-	if storeErr == nil && found[0].found && !found[0].hidden && found[0].state != recordClaimed {
+	if storeErr == nil && found[0].state == recordUnreadable {
+		storeErr = errUnreadable
+	}
+	if storeErr == nil && found[0].found && !found[0].hidden && found[0].final() {
 		p := paymentOf(found[0].record)
 		var err error
 		p.conflicting, err = f.store.conflictOf(ctx, id)
@@ -168,6 +172,7 @@ func paymentOf(r record) payment {
 		p.state, p.processor, p.requestedAt = slotSettled.String(), r.processor.String(), r.requestedAt
 	case recordRejected:
 		p.state = slotRejected.String()
+	case recordUnreadable:
 	}
 	return p
 }

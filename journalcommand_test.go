@@ -6,8 +6,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +115,36 @@ func TestRejectedPaymentIsQueuedAgain(t *testing.T) {
 	}
 }
 
+// TestRequeueThatIsLateIsStillFed: whoever asked has given up before the settler comes to it.
+func TestRequeueThatIsLateIsStillFed(t *testing.T) {
+	w := newTestWorld(t)
+	w.def.behave(answering(http.StatusBadRequest))
+	g := w.start(t)
+	id := nthID(1)
+	g.accepted(id, "5.00")
+	eventually(t, "it is rejected and settled", func() bool { return g.ledger.pending.Load() == 0 && g.state(id) == "rejected" })
+	w.def.behave(nil)
+	o := *g.operator
+	asking, giveUp := context.WithCancel(t.Context())
+	givenUp := make(chan struct{})
+	o.order = func(ctx context.Context, do func(context.Context) error) error {
+		return g.settler.order(ctx, func(ctx context.Context) error {
+			giveUp()
+			<-givenUp
+			return do(ctx)
+		})
+	}
+	did, err := o.requeue(asking, id)
+	close(givenUp)
+	if err == nil || !strings.Contains(err.Error(), "may still be done") {
+		t.Errorf("%q, %v", did, err)
+	}
+	g.becomes(id, "settled default")
+	if n := w.def.attempts(id.String()); n != 2 {
+		t.Errorf("%d attempts, want the rejected one and the paid one", n)
+	}
+}
+
 // TestRequeueCutOffAfterRedisIsHealed: the process ends when Redis has the claim in place of the record, and the journal still says
 // rejected. Nobody else can claim the id meanwhile; the command repeated goes on, and so does it after a start.
 func TestRequeueCutOffAfterRedisIsHealed(t *testing.T) {
@@ -202,11 +230,7 @@ func TestRequeueOutlivesAnOlderRedis(t *testing.T) {
 			g.becomes(later, "settled default")
 			g.accepted(nthID(3), "1.00")
 			g.becomes(nthID(3), "settled default")
-			old := t.TempDir()
-			if err := os.CopyFS(old, os.DirFS(redis.dir)); err != nil {
-				t.Fatal(err)
-			}
-
+			old := redis.copied()
 			if !paidBefore {
 				w.def.behave(answering(http.StatusInternalServerError))
 			}
@@ -218,14 +242,7 @@ func TestRequeueOutlivesAnOlderRedis(t *testing.T) {
 			} else {
 				eventually(t, "it is sent again", func() bool { return w.def.attempts(id.String()) > 1 })
 			}
-			redis.kill()
-			if err := os.RemoveAll(filepath.Join(redis.dir, "appendonlydir")); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.CopyFS(redis.dir, os.DirFS(old)); err != nil {
-				t.Fatal(err)
-			}
-			redis.start()
+			redis.restore(old)
 			w.def.behave(nil)
 			eventually(t, "all three are counted", func() bool { return g.summary("") == wantSummary(3, "7.00", 0, "0.00") })
 			g.becomes(id, "settled default")
@@ -235,6 +252,27 @@ func TestRequeueOutlivesAnOlderRedis(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRequeuedSlotThatWasDamagedOutlivesAnOlderRedis: the word of the rejected slot was damaged, so it does not know any more that it was
+// ever sent. Redis comes back from a copy in which the payment is still rejected.
+func TestRequeuedSlotThatWasDamagedOutlivesAnOlderRedis(t *testing.T) {
+	w := newTestWorld(t)
+	redis := startRedis(t)
+	w.env["REDIS_URL"] = redis.url()
+	w.def.behave(answering(http.StatusBadRequest))
+	dir := w.leave(t, 1, func(v slotView) bool { return v.word.state() == slotRejected })
+	inSegment(t, dir, 0, func(s segmentFile) { s.slots[0].word.Store(s.slots[0].word.Load() ^ 1<<40) })
+	g := w.start(t)
+	eventually(t, "its record decides", func() bool { return g.slotState(0) == slotRejected })
+	g.stopAll()
+	old := redis.copied()
+	if out, err := w.galoCommand(t, nil, "journal", "requeue", nthID(0).String()); err != nil {
+		t.Fatalf("%q, %v", out, err)
+	}
+	redis.restore(old)
+	w.def.behave(nil)
+	w.paidOnce(t, w.start(t), 1)
 }
 
 // TestRejectedSlotComesBackFromARetiredSegment: it is mapped again, keeps its segment until it is final again, and a start finds it.

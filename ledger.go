@@ -328,7 +328,7 @@ func (l *ledger) paidAs(v slotView, p processorID, amount cents, requestedAt mic
 // cleared: both processors were asked and do not know it. It counts as an attempt, and is in doubt no more.
 func (l *ledger) cleared(v slotView) (slotView, bool) {
 	l.journal(v.ref).doubts.remove(v.ref.seq())
-	return l.replace(v, v.word.attempted(), 0)
+	return l.replace(v, v.word.with(slotAccepted).attempted(), 0)
 }
 
 // become moves a slot on to another state, everything else as it is.

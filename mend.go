@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -92,8 +93,7 @@ func (m *mender) run(ctx context.Context) {
 	}
 }
 
-// mend deals with all that is in hand, in a life that is ready. After an error it is simply repeated: what was dealt with reads
-// as an ordinary slot by then.
+// mend deals with all that is in hand, in a life that is ready. After an error it is repeated with what is left.
 func (m *mender) mend(ctx context.Context, token lifeToken) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -107,10 +107,9 @@ func (m *mender) mend(ctx context.Context, token lifeToken) error {
 		return err
 	}
 	for _, d := range m.work.slots {
-		if !d.known {
-			m.mendUnknown(d.ref, claims, &done)
-		}
+		m.mendUnknown(d.ref, claims, &done)
 	}
+	m.work.slots = nil
 	for _, j := range m.work.searched {
 		if err := m.search(j, claims[j.id.String()], &done); err != nil {
 			return err
@@ -130,7 +129,8 @@ func (c *mendCount) tell(log *slog.Logger) {
 	}
 }
 
-// mendKnown deals with the slots of which only the word was damaged. Those that it has dealt with are ordinary slots then.
+// mendKnown deals with the slots of which only the word was damaged, and leaves the others in hand. One that is in doubt keeps its word
+// until both processors have answered, so that a start in between finds it in doubt again.
 func (m *mender) mendKnown(ctx context.Context, done *mendCount) error {
 	views := make([]slotView, 0, len(m.work.slots))
 	ids := make([]paymentID, 0, len(m.work.slots))
@@ -145,30 +145,29 @@ func (m *mender) mendKnown(ctx context.Context, done *mendCount) error {
 	}
 	for i, v := range views {
 		switch rec := records[i]; {
-		case rec.found && rec.state != recordClaimed:
+		case rec.found && rec.final():
 			m.end(v, rec)
 			done.ended++
 		case v.word.wasOut():
 			m.crossing = append(m.crossing, v.ref)
 			done.out++
 		default:
-			m.doubt(v)
+			m.resolver.doubt(v.ref)
 			done.doubtful++
 		}
 	}
+	m.work.slots = slices.DeleteFunc(m.work.slots, func(d damagedSlot) bool { return d.known })
 	return nil
 }
 
-// claims reads the claims of the journals in hand, if there is anything to look for: by journal and sequence.
+// claims reads the claims of the journals in hand, if there is anything left to look for: by journal and sequence.
 func (m *mender) claims(ctx context.Context, token lifeToken) (map[string]map[uint64]record, error) {
 	claims := make(map[string]map[uint64]record)
 	for _, j := range m.work.searched {
 		claims[j.id.String()] = make(map[uint64]record)
 	}
 	for _, d := range m.work.slots {
-		if !d.known {
-			claims[m.ledger.journal(d.ref).id.String()] = make(map[uint64]record)
-		}
+		claims[m.ledger.journal(d.ref).id.String()] = make(map[uint64]record)
 	}
 	if len(claims) == 0 {
 		return claims, nil
@@ -184,7 +183,7 @@ func (m *mender) claims(ctx context.Context, token lifeToken) (map[string]map[ui
 func (m *mender) mendUnknown(r ref, claims map[string]map[uint64]record, done *mendCount) {
 	v, ok := m.ledger.read(r)
 	if !ok || v.word.state() != slotFree {
-		return // dealt with before an error
+		return
 	}
 	j := m.ledger.journal(r)
 	rec, claimed := claims[j.id.String()][r.seq()]
@@ -199,10 +198,8 @@ func (m *mender) mendUnknown(r ref, claims map[string]map[uint64]record, done *m
 		m.crossing = append(m.crossing, r)
 		done.out++
 	case j.rebuild(r.seq(), rec, damagedWord):
-		if v, ok := m.ledger.read(r); ok {
-			m.doubt(v)
-			done.doubtful++
-		}
+		m.resolver.doubt(r)
+		done.doubtful++
 	}
 }
 
@@ -223,10 +220,8 @@ func (m *mender) search(j *journal, claims map[uint64]record, done *mendCount) e
 		}
 		m.ledger.pending.Add(1)
 		m.log.Error("lost slot brought back from its claim", "journal", j.id.String(), "sequence", seq, "id", rec.id.String())
-		if v, ok := m.ledger.read(makeRef(j.number, seq)); ok {
-			m.doubt(v)
-			done.doubtful++
-		}
+		m.resolver.doubt(makeRef(j.number, seq))
+		done.doubtful++
 	}
 	return nil
 }
@@ -245,14 +240,6 @@ func (m *mender) end(v slotView, rec foundRecord) {
 		w, booked = w.foreignAt(rec.processor, rec.amount, v.acceptedAt, rec.requestedAt)
 	}
 	m.ledger.replace(v, w, booked)
-}
-
-// doubt has a payment looked up at both processors before anything is sent: nobody knows whether an attempt was out.
-func (m *mender) doubt(v slotView) {
-	m.ledger.journal(v.ref).doubts.add(v.ref.seq())
-	if v, ok := m.ledger.replace(v, word(0).with(slotAccepted), 0); ok {
-		m.resolver.doubt(v.ref)
-	}
 }
 
 // cross looks up payments whose word says that an attempt was out at one processor, at the other one: six check bits alone are

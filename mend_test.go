@@ -31,6 +31,13 @@ func (f *fakeProcessor) hush(silent bool) {
 	f.silent = silent
 }
 
+// at is one of the two processors, and other the one that it is not.
+func (w *testWorld) at(p processorID) *fakeProcessor {
+	return [processors]*fakeProcessor{onDefault: w.def, onFallback: w.fall}[p]
+}
+
+func (w *testWorld) other(p processorID) *fakeProcessor { return w.at(onDefault + onFallback - p) }
+
 // damagedWorld has a Redis that outlives the instance.
 func damagedWorld(t *testing.T) *testWorld {
 	w := newTestWorld(t)
@@ -160,6 +167,36 @@ func TestDamagedWordWithoutARecordIsLookedUpBeforeItIsSent(t *testing.T) {
 	w.paidOnce(t, g, 3)
 	if n := w.def.attempts(there) + w.fall.attempts(there); n != tried {
 		t.Errorf("sent again %d times, and was paid before", n-tried)
+	}
+}
+
+// TestDamagedSlotStaysInDoubtOverAStart: one processor has not answered yet whether it has the payment, when galo is started again.
+func TestDamagedSlotStaysInDoubtOverAStart(t *testing.T) {
+	for name, damage := range map[string]func(s *slot){
+		"word":   func(s *slot) { s.word.Store(0x1234_5678_9abc_def0) },
+		"amount": func(s *slot) { s.amount++ },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := damagedWorld(t)
+			dir := w.claimed(t, 1)
+			id := nthID(0).String()
+			w.fall.paid[id] = fakePayment{ID: id, Amount: "1.00", RequestedAt: "2026-01-02T03:04:05.000006Z"}
+			w.fall.hush(true)
+			tried := w.def.attempts(id)
+			inSegment(t, dir, 0, func(s segmentFile) { damage(&s.slots[0]) })
+			for range 2 {
+				g := w.start(t)
+				eventually(t, "the fallback is asked", func() bool {
+					return g.metrics.lookUps[onFallback][lookUpNoAnswer].Get() > 0 || w.def.attempts(id) > tried
+				})
+				g.stopAll()
+			}
+			w.fall.hush(false)
+			w.paidOnce(t, w.start(t), 1)
+			if n := w.def.attempts(id); n != tried {
+				t.Errorf("sent %d times while the fallback had not answered", n-tried)
+			}
+		})
 	}
 }
 
@@ -349,6 +386,57 @@ func TestDamagedHeaderLosesNothing(t *testing.T) {
 			w.paidOnce(t, g, 5)
 			if g.settler.mark() != 0 {
 				t.Errorf("the purge mark is %d", g.settler.mark())
+			}
+		})
+	}
+}
+
+// TestDamagedSlotKeepsItsIDInANewLife: the id of a payment that was paid, or is out, comes in at another instance while its slot is
+// damaged, Redis is wiped, and the processor that would have to be asked about it says nothing. It is paid once.
+func TestDamagedSlotKeepsItsIDInANewLife(t *testing.T) {
+	id := nthID(0)
+	for name, c := range map[string]struct {
+		at     processorID // where it was sent
+		before func(w *testWorld)
+		is     func(v slotView) bool
+		damage func(s *slot)
+	}{
+		"paid, its word is damaged": {onDefault, func(*testWorld) {}, isSettled, func(s *slot) { s.word.Store(s.word.Load() ^ 1<<40) }},
+		"out, its amount is damaged": {onFallback, func(w *testWorld) {
+			w.def.behave(refusing)
+			w.fall.behave(breaking)
+			w.fall.hush(true)
+		}, isPinnedAt(onFallback), func(s *slot) { s.amount++ }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, redis := newSharedWorld(t)
+			c.before(w)
+			dir := w.leave(t, 1, c.is, "INSTANCE", "a", "PATIENCE", "0s", "STOP_TIMEOUT", "2s")
+			inSegment(t, dir, 0, func(s segmentFile) { c.damage(&s.slots[0]) })
+			w.def.hush(true)
+			wipe := func() { do(t, rawConn(t, redis.url()), "FLUSHALL") }
+			if c.at == onDefault { // else the claim is needed first
+				wipe()
+			}
+			a := w.start(t, "INSTANCE", "a", "PATIENCE", "0s")
+			eventually(t, "the default is asked", func() bool { return a.metrics.lookUps[onDefault][lookUpNoAnswer].Get() > 0 })
+			if c.at == onFallback {
+				old := a.life.present()
+				wipe()
+				eventually(t, "a new life is ready", func() bool { return a.life.present() != "" && a.life.present() != old })
+			}
+			b := w.start(t, "INSTANCE", "b", "PATIENCE", "0s")
+			other := w.other(c.at)
+			other.behave(nil)
+			w.at(c.at).behave(refusing)
+			b.accepted(id, "1.00")
+			eventually(t, "b knows that the payment is another slot's", func() bool { return b.elsewhere.len() == 1 || other.attempts(id.String()) > 0 })
+			w.def.hush(false)
+			w.at(c.at).behave(nil)
+			w.fall.hush(false)
+			eventually(t, "nothing is pending", func() bool { return a.ledger.pending.Load()+b.ledger.pending.Load() == 0 })
+			if _, there := w.at(c.at).has(id.String()); !there || other.count() != 0 {
+				t.Errorf("it is at %s: %v, and %d are at the other one", c.at, there, other.count())
 			}
 		})
 	}

@@ -47,6 +47,14 @@ var mutants = []mutant{
 			`if not seen[field] and (not late or claimed) then`}},
 	},
 	{
+		name: "does not count a payment in whose place the store has something else",
+		file: "redisscripts.go", tests: "TestPaidPaymentReplacesWhatCannotBeRead",
+		edits: []edit{{`  if unreadable then
+    old = false
+  end
+`, ``}},
+	},
+	{
 		name: "answers before the payment is in the journal",
 		file: "journal.go", model: true,
 		edits: []edit{
@@ -188,6 +196,34 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "leaves the claim of a damaged slot behind in a new life",
+		file: "replay.go", tests: "TestDamagedSlotKeepsItsIDInANewLife",
+		edits: []edit{{`		case slotFree: // damaged, waits for the mender: may have been paid, or be out. It takes no claim from anybody
+			out = append(out, s.ledger.claimOf(v))
+`, `		case slotFree:
+`}},
+	},
+	{
+		name: "takes a damaged slot for accepted before both processors have answered",
+		file: "mend.go", tests: "TestDamagedSlotStaysInDoubtOverAStart",
+		edits: []edit{{`		default:
+			m.resolver.doubt(v.ref)
+`, `		default:
+			v, _ = m.ledger.replace(v, word(0).with(slotAccepted), 0)
+			m.resolver.doubt(v.ref)
+`}},
+	},
+	{
+		name: "takes the later one of two racing slots for the duplicate",
+		file: "recover.go", tests: "TestOfTwoRacingSlotsTheClaimDecides",
+		edits: []edit{{`		seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))
+`, `		if _, inserted := seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id)); !inserted && w.state() == slotAccepted {
+			w = w.with(slotDuplicate)
+			s.word.Store(uint64(w))
+		}
+`}},
+	},
+	{
 		name: "tells progress of journals that were not replayed",
 		file: "settle.go", tests: "TestProgressIsOnlyOfJournalsThatWereReplayed",
 		edits: []edit{{`		if j.replayedIn == token {
@@ -251,6 +287,11 @@ var mutants = []mutant{
 		edits: []edit{{`	since := nowMicros()
 `, `	since := seg.slots[0].acceptedAt
 `}},
+	},
+	{
+		name: "does not look for a purge elsewhere before it purges",
+		file: "purge.go", tests: "TestPurgeGoesBeyondOneThatWasMissed",
+		edits: []edit{{`	s.known = "" // of a purge elsewhere`, `	// of a purge elsewhere`}},
 	},
 	{
 		name: "does not journal that a processor has refused",

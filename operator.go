@@ -171,13 +171,21 @@ func (o *operator) requeue(ctx context.Context, id paymentID) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
-	if err := o.order(ctx, func(ctx context.Context) error { return o.settler.requeue(ctx, r) }); err != nil {
+	if err := o.order(ctx, func(ctx context.Context) error { return o.reopen(ctx, r, id) }); err != nil {
 		return "", fmt.Errorf("cannot queue payment %s again: %w", id, err)
+	}
+	return fmt.Sprintf("payment %s was rejected, and is queued again: it may go to either processor", id), nil
+}
+
+// reopen queues the slot again and hands it on. All of it is one order: it may be carried out when nobody waits for it any more.
+func (o *operator) reopen(ctx context.Context, r ref, id paymentID) error {
+	if err := o.settler.requeue(ctx, r); err != nil {
+		return err
 	}
 	o.ledger.sync(r)
 	o.feeder.add(r)
 	o.log.Warn("rejected payment queued again by an operator", "id", id.String())
-	return fmt.Sprintf("payment %s was rejected, and is queued again: it may go to either processor", id), nil
+	return nil
 }
 
 // resolve ends a pinned payment on an operator's word, and says what it did.

@@ -25,6 +25,7 @@ func (s *settler) purge(ctx context.Context) error {
 func (s *settler) startPurge(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	s.known = "" // of a purge elsewhere we may not have heard yet, and have to go beyond its mark
 	if err := s.enter(ctx); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -139,5 +140,36 @@ func TestRetiredSegmentIsNotWrittenOver(t *testing.T) {
 		}
 	}); err != nil || found != 1 {
 		t.Errorf("the settled payment is there %d times (%v)", found, err)
+	}
+}
+
+// TestOfTwoRacingSlotsTheClaimDecides: two requests with one id raced, the second to be published was the first in the index, and the
+// process was killed before the other one was taken back. Whichever has the claim, the payment is paid, and once.
+func TestOfTwoRacingSlotsTheClaimDecides(t *testing.T) {
+	for claimant := range 2 {
+		t.Run(fmt.Sprintf("slot %d has it", claimant), func(t *testing.T) {
+			w := damagedWorld(t)
+			g := w.start(t)
+			token, ok := g.life.await(t.Context())
+			if !ok {
+				t.Fatal("no life")
+			}
+			id := nthID(0)
+			g.ledger.accept(&id, 100) // no worker is told of it
+			g.ledger.active.append(&id, 100, g.ledger.clock.now(), indexHash(&id))
+			v, _ := g.ledger.read(makeRef(0, uint64(claimant)))
+			var answers [1]claimAnswer
+			if err := g.store.claim(t.Context(), token, false, []claim{g.ledger.claimOf(v)}, answers[:]); err != nil || answers[0].kind != claimWon {
+				t.Fatalf("%+v, %v", answers, err)
+			}
+			dir := g.ledger.active.dir
+			g.stopAll()
+			inSegment(t, dir, 0, func(s segmentFile) { s.slots[1].word.Store(uint64(word(0).with(slotAccepted))) })
+			g = w.start(t)
+			w.paidOnce(t, g, 1)
+			if n := w.def.attempts(id.String()) + w.fall.attempts(id.String()); n != 1 {
+				t.Errorf("%d attempts", n)
+			}
+		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -87,6 +88,29 @@ func (s *redisServer) kill() {
 	_ = s.cmd.Process.Kill() // It may have ended by itself.
 	_ = s.cmd.Wait()         // "signal: killed" is what is wanted.
 	s.cmd = nil
+}
+
+// copied makes a copy of what is on the disk, for restore.
+func (s *redisServer) copied() string {
+	s.tb.Helper()
+	to := s.tb.TempDir()
+	if err := os.CopyFS(to, os.DirFS(s.dir)); err != nil {
+		s.tb.Fatal(err)
+	}
+	return to
+}
+
+// restore kills the server and starts it on a copy.
+func (s *redisServer) restore(from string) {
+	s.tb.Helper()
+	s.kill()
+	if err := os.RemoveAll(filepath.Join(s.dir, "appendonlydir")); err != nil {
+		s.tb.Fatal(err)
+	}
+	if err := os.CopyFS(s.dir, os.DirFS(from)); err != nil {
+		s.tb.Fatal(err)
+	}
+	s.start()
 }
 
 // eachServer runs a test on the embedded kind of server and on a real one.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/gomodule/redigo/redis"
@@ -22,7 +21,7 @@ func (s *redisStore) eachClaim(ctx context.Context, t lifeToken, visit func(reco
 			return errNoLife
 		}
 		for from := 0; from < claimBuckets; from += claimScanStep {
-			if err := eachClaimIn(ctx, conn, from, from+claimScanStep, visit); err != nil {
+			if err := s.eachClaimIn(ctx, conn, from, from+claimScanStep, visit); err != nil {
 				return err
 			}
 		}
@@ -37,7 +36,8 @@ func (s *redisStore) eachClaim(ctx context.Context, t lifeToken, visit func(reco
 	return nil
 }
 
-func eachClaimIn(ctx context.Context, conn redis.Conn, from, to int, visit func(record)) error {
+// eachClaimIn passes over what galo did not write.
+func (s *redisStore) eachClaimIn(ctx context.Context, conn redis.Conn, from, to int, visit func(record)) error {
 	for bucket := from; bucket < to; bucket++ {
 		if err := conn.Send("HGETALL", fmt.Sprintf("%sc:%d", keyPrefix, bucket)); err != nil {
 			return err
@@ -47,19 +47,17 @@ func eachClaimIn(ctx context.Context, conn redis.Conn, from, to int, visit func(
 	if err != nil {
 		return err
 	}
-	for _, reply := range replies {
+	for i, reply := range replies {
 		pairs, err := redis.ByteSlices(reply, nil)
 		if err != nil {
-			return err
+			s.opts.log.Error("store has claims that cannot be read", "bucket", from+i, "error", err)
 		}
 		for ; len(pairs) >= 2; pairs = pairs[2:] {
-			id, ok := parseField(pairs[0])
-			if !ok {
-				return errors.New("a claim has no payment's name")
-			}
+			id, named := parseField(pairs[0])
 			rec, err := parseRecord(id, pairs[1])
-			if err != nil {
-				return err
+			if !named || err != nil {
+				s.opts.log.Error("store has a claim that cannot be read", "bucket", from+i, "field", string(pairs[0]))
+				continue
 			}
 			visit(rec)
 		}

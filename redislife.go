@@ -120,8 +120,15 @@ func parseNewLife(reply []any) (newLife, error) {
 	if begun.mark, err = strconv.ParseUint(mark, 10, 64); err != nil {
 		return newLife{}, fmt.Errorf("cannot read the purge mark: %w", err)
 	}
-	if begun.progress, err = redis.Uint64Map(progress, nil); err != nil {
+	told, err := redis.StringMap(progress, nil)
+	if err != nil {
 		return newLife{}, fmt.Errorf("cannot read the progress: %w", err)
+	}
+	begun.progress = make(map[string]uint64, len(told))
+	for journal, text := range told {
+		if low, err := strconv.ParseUint(text, 10, 64); err == nil { // else the whole journal is replayed
+			begun.progress[journal] = low
+		}
 	}
 	return begun, nil
 }

@@ -35,6 +35,8 @@ const (
 	claimHeld
 	// claimFinal: it is settled or rejected.
 	claimFinal
+	// claimUnreadable: what is there is nothing that galo writes. Nobody can say whose the payment is.
+	claimUnreadable
 )
 
 func (k claimKind) String() string {
@@ -45,12 +47,14 @@ func (k claimKind) String() string {
 		return "held"
 	case claimFinal:
 		return "final"
+	case claimUnreadable:
+		return "unreadable"
 	}
 	return "claim kind " + strconv.Itoa(int(k))
 }
 
 // claimAnswer is what became of a claim. For claimHeld rec is the other slot's claim, for claimFinal the final
-// record; for claimWon it is empty.
+// record; else it is empty.
 type claimAnswer struct {
 	kind claimKind
 	rec  record
@@ -63,6 +67,7 @@ const (
 	recordClaimed recordState = iota
 	recordPaid
 	recordRejected
+	recordUnreadable // there is something that galo did not write
 )
 
 func (s recordState) String() string {
@@ -73,6 +78,8 @@ func (s recordState) String() string {
 		return "paid"
 	case recordRejected:
 		return "rejected"
+	case recordUnreadable:
+		return "unreadable"
 	}
 	return "record state " + strconv.Itoa(int(s))
 }
@@ -90,6 +97,9 @@ type record struct {
 	seq                    uint64
 	mark                   uint64 // the purge mark that it was settled under
 }
+
+// final says that the payment is paid or rejected. Of a record that cannot be read nobody knows.
+func (r *record) final() bool { return r.state == recordPaid || r.state == recordRejected }
 
 // foundRecord is a record, if there is one. One that is hidden was settled before a purge: clients are told nothing of it, but
 // its id is taken.
@@ -155,28 +165,26 @@ func (s *redisStore) claimBatch(ctx context.Context, t lifeToken, state string, 
 		return fmt.Errorf("%d answers to %d claims", len(replies), len(in))
 	}
 	for i, reply := range replies {
-		if out[i], err = in[i].answer(reply); err != nil {
-			return err
-		}
+		out[i] = in[i].answer(reply)
 	}
 	return nil
 }
 
 // answer reads what the claim script returned: nothing for a new claim, else what it found.
-func (c *claim) answer(reply []byte) (claimAnswer, error) {
+func (c *claim) answer(reply []byte) claimAnswer {
 	if reply == nil {
-		return claimAnswer{kind: claimWon}, nil
+		return claimAnswer{kind: claimWon}
 	}
 	rec, err := parseRecord(c.id, reply)
 	switch {
 	case err != nil:
-		return claimAnswer{}, err
-	case rec.state != recordClaimed:
-		return claimAnswer{kind: claimFinal, rec: rec}, nil
+		return claimAnswer{kind: claimUnreadable}
+	case rec.final():
+		return claimAnswer{kind: claimFinal, rec: rec}
 	case rec.journal == c.journal && rec.seq == c.seq:
-		return claimAnswer{kind: claimWon}, nil
+		return claimAnswer{kind: claimWon}
 	default:
-		return claimAnswer{kind: claimHeld, rec: rec}, nil
+		return claimAnswer{kind: claimHeld, rec: rec}
 	}
 }
 
@@ -386,9 +394,9 @@ func (s *redisStore) recordsBatch(ctx context.Context, ids []paymentID, out []fo
 			continue
 		}
 		if out[i].record, err = parseRecord(ids[i], reply); err != nil {
-			return err
+			out[i].record = record{id: ids[i], state: recordUnreadable}
 		}
-		out[i].hidden = out[i].state != recordClaimed && out[i].mark != mark
+		out[i].hidden = out[i].final() && out[i].mark != mark
 	}
 	return nil
 }

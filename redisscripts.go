@@ -42,9 +42,9 @@ func newStoreScripts() *storeScripts {
 	s.begin = script(luaBegin)
 	s.report = script(luaLife + luaReport)
 	s.leave = script(luaLife + luaLeave)
-	s.claim = script(luaLife + luaClaim)
+	s.claim = script(luaLife + luaGet + luaClaim)
 	s.settle = script(luaLife + luaMark + luaSettle)
-	s.records = script(luaLife + luaMark + luaRecords)
+	s.records = script(luaLife + luaMark + luaGet + luaRecords)
 	s.purge = script(luaLife + luaPurge)
 	s.poll = script(luaLife + luaPoll)
 	s.pollDone = script(luaLife + luaPollDone)
@@ -176,6 +176,14 @@ end
 return #ARGV - 2
 `
 
+// luaGet reads a field of a hash. If the key is no hash, it gives the error's text, which nobody takes for a record.
+const luaGet = `
+local function get(key, field)
+  local got = redis.pcall('HGET', key, field)
+  return type(got) == 'table' and got.err or got
+end
+`
+
 // luaClaim: KEYS life, then record bucket and claim bucket of each payment; ARGV token, state, then field, claim, and "1" for a
 // slot that has an attempt out, of each payment. Answers for each payment nil when the claim is new, else what was there. What
 // a purge has hidden is there. A slot that has an attempt out takes the claim whoever has it: that is of an older copy.
@@ -183,8 +191,8 @@ const luaClaim = `
 local answers, fresh, mine = {}, {}, {}
 for i = 1, (#KEYS - 1) / 2 do
   local field, text, out = ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
-  local there = redis.call('HGET', KEYS[2 * i], field)
-  local claimed = redis.call('HGET', KEYS[2 * i + 1], field)
+  local there = get(KEYS[2 * i], field)
+  local claimed = get(KEYS[2 * i + 1], field)
   answers[i] = there or claimed or mine[field] or false
   if not answers[i] or (out == '1' and not there) then
     mine[field] = text
@@ -203,7 +211,7 @@ const luaRecords = `
 local answers = {}
 for i = 1, (#KEYS - 2) / 2 do
   local field = ARGV[i + 3]
-  answers[i] = redis.call('HGET', KEYS[2 * i + 1], field) or redis.call('HGET', KEYS[2 * i + 2], field)
+  answers[i] = get(KEYS[2 * i + 1], field) or get(KEYS[2 * i + 2], field)
 end
 return answers
 `
@@ -215,7 +223,8 @@ return answers
 // was accepted ("1") or before ("0"), settledAt; then per group its epoch minute and its field in each hash.
 //
 // A final record is left alone, except that a paid one replaces a rejected one: money that moved is counted,
-// whatever the order in which it is told. A payment older than the swept minutes is counted only when a claim
+// whatever the order in which it is told. What is no record that galo writes is replaced; the payment is counted unless its slice shows that
+// it was. A payment older than the swept minutes is counted only when a claim
 // shows that it was not settled before: without one it is a replay whose record has been forgotten.
 //
 // Answers the fields of those that were settled before, and hidden by a purge since.
@@ -233,12 +242,17 @@ for i = 0, payments - 1 do
   local field, group = ARGV[at + 1], tonumber(ARGV[at + 3])
   local claimed = redis.call('HEXISTS', KEYS[key + 2], field) == 1
   local old = redis.call('HGET', KEYS[key + 1], field)
+  local unreadable = old and not string.match(old, '^%["[dfx]%d*",%d+,%-?%d+,%-?%d+,?%-?%d*%]$')
+  if unreadable then
+    old = false
+  end
   local rejected = old and string.sub(old, 1, 3) == '["x'
   local late = group > 0 and swept and tonumber(ARGV[groupsAt + 5 * (group - 1) + 1]) < swept
   if not seen[field] and (not old or (rejected and group > 0)) and (not late or claimed) then
     seen[field] = true
     writes[#writes + 1] = {at, key, claimed, group == 0 or late, rejected}
-    if group > 0 and (not late or ARGV[at + 6] == '1') then
+    local counted = unreadable and group > 0 and redis.call('ZSCORE', KEYS[groupKeysAt + 5 * (group - 1) + 1], field .. ARGV[at + 4])
+    if group > 0 and (not late or ARGV[at + 6] == '1') and not counted then
       local g = groups[group]
       if not g then
         g = {0, 0, {KEYS[groupKeysAt + 5 * (group - 1) + 1]}}
@@ -286,8 +300,8 @@ end
 local progress = {}
 for i = 0, ARGV[4] - 1 do
   local journal, low = ARGV[pairsAt + 2 * i + 1], ARGV[pairsAt + 2 * i + 2]
-  local known = redis.call('HGET', KEYS[5], journal)
-  if not known or tonumber(known) < tonumber(low) then
+  local known = tonumber(redis.call('HGET', KEYS[5], journal) or '')
+  if not known or known < tonumber(low) then
     progress[#progress + 1] = {journal, low}
   end
 end

@@ -133,8 +133,8 @@ func (s *settler) replay(j *journal, born newLife) (n int, err error) {
 			}
 			s.check(batch, answers)
 		}
-		if len(requeued) > 0 { // this life may come from a copy in which they are still rejected
-			if err := s.step(func(ctx context.Context) error { return s.store.unreject(ctx, born.token, s.mark(), requeued) }); err != nil {
+		for batch := range slices.Chunk(requeued, settleBatch) { // this life may come from a copy in which they are still rejected
+			if err := s.step(func(ctx context.Context) error { return s.store.unreject(ctx, born.token, s.mark(), batch) }); err != nil {
 				return err
 			}
 		}

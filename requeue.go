@@ -20,19 +20,20 @@ type settlerOrder struct {
 	done chan error
 }
 
-// order has the settler do something between two batches.
+// order has the settler do something between two batches. Once the settler has taken the order it carries it out, even if ctx ends before
+// that: so do has to do everything that belongs to it.
 func (s *settler) order(ctx context.Context, do func(ctx context.Context) error) error {
 	o := settlerOrder{do: do, done: make(chan error, 1)}
 	select {
 	case s.orders <- o:
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("the store is slow, nothing was done: %w", ctx.Err())
 	}
 	select {
 	case err := <-o.done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("the store is slow, it may still be done: %w", ctx.Err())
 	}
 }
 
@@ -81,6 +82,8 @@ func (s *settler) takeBack(ctx context.Context, c claim) error {
 		return &refusal{503, fmt.Sprintf("the store failed: try again, that does no harm (%v)", err)}
 	case answer[0].kind == claimFinal:
 		return &refusal{409, fmt.Sprintf("payment %s is %s in the store, through another slot: nothing was done", c.id, answer[0].rec.state)}
+	case answer[0].kind == claimUnreadable:
+		return &refusal{409, fmt.Sprintf("what the store has of payment %s was not written by galo: nothing was done", c.id)}
 	case answer[0].kind == claimHeld:
 		return &refusal{409, fmt.Sprintf("payment %s is on its way through another slot (journal %s): nothing was done", c.id, answer[0].rec.journal)}
 	}
@@ -196,10 +199,10 @@ func (j *journal) requeuedFrom() uint64 {
 }
 
 // maybeRequeued says that an unsettled slot may have been rejected before: then a store that was brought back from an older copy may
-// still say so.
+// still say so. How often it was sent does not tell: a slot that was damaged meanwhile does not know it any more.
 func (j *journal) maybeRequeued(v slotView) bool {
 	st := v.word.state()
-	return (st == slotAccepted || st == slotLeaving || st == slotSent) && v.word.attempts() > 0 && v.ref.seq() >= j.requeuedFrom()
+	return (st == slotAccepted || st == slotLeaving || st == slotSent) && v.ref.seq() >= j.requeuedFrom()
 }
 
 // seize takes a pinned payment out of the resolver's hands: from then on no attempt of it is out, and none is made, until schedule gives

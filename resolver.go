@@ -51,7 +51,7 @@ type pin struct {
 	sendFirst bool
 }
 
-// doubt is a payment that reads accepted and may be paid, or on its way, without a trace of it here.
+// doubt is a payment that may be paid, or on its way, without a trace of it here.
 type doubt struct {
 	ref   ref
 	since time.Time // when it was found
@@ -106,8 +106,8 @@ func (r *resolver) pin(v slotView) {
 	r.schedule(pin{ref: v.ref, at: v.word.processor(), due: time.Now()})
 }
 
-// doubt takes payments over that may be paid without a trace of it: accepted before a power loss, or so long ago that the trace may have
-// been forgotten.
+// doubt takes payments over that may be paid without a trace of it: accepted before a power loss, damaged, or claimed so late that the trace
+// may have been forgotten.
 func (r *resolver) doubt(refs ...ref) {
 	for _, one := range refs {
 		r.ledger.journal(one).doubts.add(one.seq())
@@ -297,11 +297,11 @@ func (r *resolver) sendAgain(v slotView, at processorID) bool {
 	return false
 }
 
-// settleDoubt asks both processors for a payment that reads accepted and may be paid. Only when both have answered that they do
+// settleDoubt asks both processors for a payment that reads accepted, or not at all, and may be paid. Only when both have answered that they do
 // not know it may it be sent, and only when no attempt from before can be under way any more: until then their word proves nothing.
 func (r *resolver) settleDoubt(d doubt) {
 	v, ok := r.ledger.read(d.ref)
-	if !ok || v.word.state() != slotAccepted {
+	if st := v.word.state(); !ok || st != slotAccepted && st != slotFree {
 		return
 	}
 	asked := time.Now()

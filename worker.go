@@ -48,6 +48,10 @@ type client interface {
 // claimBatch is how many payments a worker claims in one round trip.
 const claimBatch = 64
 
+// unreadableRetry is how soon a payment is claimed again in whose place the store has something that galo did not write. A person has to
+// remove that.
+const unreadableRetry = 2 * time.Second
+
 // worker takes payments from the rings, claims them, and sends each on its way. It works on one batch at a time; a slow
 // processor costs it nothing, since what is out is waited for by a goroutine of its own (a flight), and what piles up in the
 // ring of a worker that waits at the policy's gate is taken by the others.
@@ -139,6 +143,10 @@ func (w *worker) sort() {
 			if v, ok := w.ledger.become(v, slotElsewhere); ok {
 				w.elsewhere.add(v.ref)
 			}
+		case claimUnreadable:
+			w.log.Error("store has something in a payment's place that galo did not write: the payment waits until it is gone", "id", v.id.String(),
+				"record_key", string(appendRecordKey(nil, v.id)), "claim_key", string(appendClaimKey(nil, v.id)), "field", string(appendField(nil, v.id)))
+			time.AfterFunc(unreadableRetry, func() { w.feeder.add(v.ref) })
 		}
 	}
 	w.views = won
