@@ -76,7 +76,7 @@ func TestJournalIsReadBesideItsOwner(t *testing.T) {
 	}
 	for _, print := range []func() error{
 		func() error { return printJournals(dir, false, io.Discard) },
-		func() error { return printUnsettled(dir, false, io.Discard) },
+		func() error { return printPayments(dir, (*seenSlot).unsettled, false, io.Discard) },
 		func() error { return verifyJournals(dir, false, io.Discard) },
 	} {
 		if err := print(); err != nil {
@@ -98,10 +98,10 @@ func TestUnsettledPaymentsAreListed(t *testing.T) {
 	defer l.close()
 	shown := slotsInEveryState(t, l)
 	var out strings.Builder
-	if err := printUnsettled(dir, true, &out); err != nil {
+	if err := printPayments(dir, (*seenSlot).unsettled, true, &out); err != nil {
 		t.Fatal(err)
 	}
-	var list []unsettledPayment
+	var list []listedPayment
 	if err := json.Unmarshal([]byte(out.String()), &list); err != nil {
 		t.Fatal(err)
 	}
@@ -112,13 +112,13 @@ func TestUnsettledPaymentsAreListed(t *testing.T) {
 		if u.State != shown[u.ID] || u.AcceptedAt == "" || u.Journal != l.active.id.String() {
 			t.Errorf("%+v, want state %s", u, shown[u.ID])
 		}
-		sent := u.State == "sent" || u.State == "pinned" || u.State == "paid"
+		sent := u.State == "sent" || u.State == "pinned" || u.State == "paid" || u.State == "invalid"
 		if sent != (u.Processor != "") || sent != (u.RequestedAt != "") || sent && u.Attempts != 1 {
 			t.Errorf("%+v: where it was sent", u)
 		}
 	}
 	out.Reset()
-	if err := printUnsettled(dir, false, &out); err != nil || strings.Count(out.String(), "\n") != 9 || !strings.Contains(out.String(), nthID(4).String()) {
+	if err := printPayments(dir, (*seenSlot).unsettled, false, &out); err != nil || strings.Count(out.String(), "\n") != 9 || !strings.Contains(out.String(), nthID(4).String()) {
 		t.Errorf("%v, printed:\n%s", err, out.String())
 	}
 }

@@ -25,7 +25,7 @@ type journalCommand struct {
 	terminal io.Reader // a person who is asked before something is done that cannot be taken back; nil in a script
 }
 
-const journalUsage = "galo journal [-json] | unsettled [-json] | verify [-json] | requeue ID | resolve ID paid|unpaid"
+const journalUsage = "galo journal [-json] | unsettled [-json] | rejected [-json] | verify [-json] | requeue ID | resolve ID paid|unpaid"
 
 func runJournalCommand(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) error {
 	c, err := readConfig(lookup)
@@ -47,7 +47,9 @@ func (c *journalCommand) run(ctx context.Context, args []string) error {
 	case len(args) == 0:
 		return printJournals(c.config.dataDir, asJSON, c.out)
 	case len(args) == 1 && args[0] == "unsettled":
-		return printUnsettled(c.config.dataDir, asJSON, c.out)
+		return printPayments(c.config.dataDir, (*seenSlot).unsettled, asJSON, c.out)
+	case len(args) == 1 && args[0] == "rejected":
+		return printPayments(c.config.dataDir, (*seenSlot).rejected, asJSON, c.out)
 	case len(args) == 1 && args[0] == "verify":
 		return verifyJournals(c.config.dataDir, asJSON, c.out)
 	case len(args) == 2 && args[0] == "requeue" && !asJSON:
@@ -89,7 +91,7 @@ func (c *journalCommand) resolve(ctx context.Context, text, word string) error {
 	if as == verdictPaid {
 		vouch = fmt.Sprintf("%s has written it as it was sent: it counts as paid there", at)
 	}
-	fmt.Fprintf(c.out, "%s\n%s: you vouch that %s\n", l.known(), as, vouch)
+	fmt.Fprintf(c.out, "%s\n%s\n%s: you vouch that %s\n", l.known(), c.answered(at, l.seen.id), as, vouch)
 	if c.terminal != nil {
 		fmt.Fprintf(c.out, "type %s to go on: ", as)
 		if answer, _ := bufio.NewReader(c.terminal).ReadString('\n'); strings.TrimSpace(answer) != as.String() {
@@ -99,6 +101,16 @@ func (c *journalCommand) resolve(ctx context.Context, text, word string) error {
 	return c.do(ctx, l, fmt.Sprintf("/journal/resolve?id=%s&as=%s", l.seen.id, as), func(ctx context.Context, o *operator) (string, error) {
 		return o.resolve(ctx, l.seen.id, as)
 	})
+}
+
+// answered is what a processor says of a payment when it is looked up now.
+func (c *journalCommand) answered(at processorID, id paymentID) string {
+	p, err := newProcessor(at, c.config.processorURL[at], 1, c.config.sendTimeout)
+	if err != nil {
+		return err.Error()
+	}
+	defer p.close()
+	return fmt.Sprintf("%s was asked for it just now, which came to: %s", at, p.lookUp(id))
 }
 
 func (c *journalCommand) find(text string) (located, error) {

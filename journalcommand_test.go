@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"maps"
 	"net"
@@ -112,6 +113,52 @@ func TestRejectedPaymentIsQueuedAgain(t *testing.T) {
 			check(t, w, g)
 			wipe(t, w, redis, g)
 		})
+	}
+}
+
+// TestRejectedPaymentsAreListed with what an operator has to know before one is queued again: where and when it was sent last. Those that
+// a purge has forgotten, or that are not rejected, are not there.
+func TestRejectedPaymentsAreListed(t *testing.T) {
+	w := newTestWorld(t)
+	g := w.start(t)
+	list := func() (payments []listedPayment, text string) {
+		t.Helper()
+		out, err := w.galoCommand(t, nil, "journal", "rejected", "-json")
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &payments)
+		}
+		text, failed := w.galoCommand(t, nil, "journal", "rejected")
+		if err != nil || failed != nil {
+			t.Fatal(err, failed)
+		}
+		return payments, text
+	}
+	g.accepted(nthID(1), "1.00")
+	g.becomes(nthID(1), "settled default")
+	w.def.behave(answering(http.StatusBadRequest))
+	id := nthID(2)
+	g.accepted(id, "5.00")
+	eventually(t, "it is rejected and settled", func() bool { return g.ledger.pending.Load() == 0 && g.state(id) == "rejected" })
+	v, _ := g.ledger.find(&id, indexHash(&id))
+	payments, text := list()
+	if len(payments) != 1 || strings.Count(text, "\n") != 2 {
+		t.Fatalf("%+v\n%s", payments, text)
+	}
+	want := listedPayment{ID: id.String(), Amount: "5.00", State: "rejected", Processor: "default", RequestedAt: instantText(v.requestedAt),
+		AcceptedAt: instantText(v.acceptedAt), Attempts: 1, AgeSeconds: payments[0].AgeSeconds, Journal: g.ledger.active.id.String(), Sequence: 1}
+	if payments[0] != want {
+		t.Errorf("%+v, want %+v", payments[0], want)
+	}
+	for _, part := range []string{want.ID, want.RequestedAt, want.AcceptedAt} {
+		if !strings.Contains(text, part) {
+			t.Errorf("%q is not in\n%s", part, text)
+		}
+	}
+	if status, body, _ := g.do("POST", "/purge-payments", ""); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	if payments, text := list(); len(payments) != 0 {
+		t.Errorf("after a purge:\n%s", text)
 	}
 }
 
@@ -361,7 +408,11 @@ func TestPinnedPaymentIsResolvedByHand(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%q, %v", out, err)
 			}
-			for _, known := range []string{id.String(), "5.00", "pinned", "default", string(v.requestedAt.appendTime(nil))} {
+			answered := []string{"default was asked for it just now, which came to: 404"}
+			if c.as == "unpaid" {
+				answered = append(answered, "the last look-up there came to: 404")
+			}
+			for _, known := range append(answered, id.String(), "5.00", "pinned", "default", string(v.requestedAt.appendTime(nil))) {
 				if !strings.Contains(out, known) {
 					t.Errorf("it does not say %q: %s", known, out)
 				}

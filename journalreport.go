@@ -195,8 +195,8 @@ func printJSON(w io.Writer, what any) error {
 	return e.Encode(what)
 }
 
-// unsettledPayment is one line of `galo journal unsettled`.
-type unsettledPayment struct {
+// listedPayment is one line of `galo journal unsettled` or `galo journal rejected`.
+type listedPayment struct {
 	ID          string      `json:"id"`
 	Amount      json.Number `json:"amount"`
 	State       string      `json:"state"`
@@ -211,26 +211,35 @@ type unsettledPayment struct {
 	age time.Duration
 }
 
-func unsettledOf(j *inspected, s seenSlot) unsettledPayment {
-	u := unsettledPayment{ID: s.id.String(), Amount: json.Number(s.amount.appendDecimal(nil)), State: s.shownState(), AcceptedAt: instantText(s.acceptedAt),
+func listed(j *inspected, s seenSlot) listedPayment {
+	u := listedPayment{ID: s.id.String(), Amount: json.Number(s.amount.appendDecimal(nil)), State: s.shownState(), AcceptedAt: instantText(s.acceptedAt),
 		Attempts: s.word.attempts(), age: age(s.acceptedAt), Journal: j.id.String(), Sequence: s.seq}
-	if st := s.word.state(); st == slotSent || st == slotPaid {
+	if st := s.word.state(); st == slotSent || st == slotPaid || s.rejected() && s.word.attempts() > 0 {
 		u.Processor, u.RequestedAt = s.word.processor().String(), instantText(s.requestedAt)
 	}
 	u.AgeSeconds = u.age.Seconds()
 	return u
 }
 
-func printUnsettled(path string, asJSON bool, w io.Writer) error {
+// rejected says that a payment could be queued again.
+func (s *seenSlot) rejected() bool {
+	st := s.word.state()
+	return (st == slotRejected || st == slotInvalid) && !s.purged && !s.aside
+}
+
+func (s *seenSlot) unsettled() bool { return !s.word.state().final() }
+
+// printPayments lists the payments that are wanted. Of a rejected one, processor and requestedAt are those of the attempt that was answered 400.
+func printPayments(path string, wanted func(s *seenSlot) bool, asJSON bool, w io.Writer) error {
 	list, err := inspectFolder(path)
 	if err != nil {
 		return err
 	}
-	all := []unsettledPayment{}
+	all := []listedPayment{}
 	for i := range list {
 		err := list[i].each(func(_ inspectedSegment, s seenSlot) {
-			if s.fault == "" && !s.word.state().final() {
-				all = append(all, unsettledOf(&list[i], s))
+			if s.fault == "" && wanted(&s) {
+				all = append(all, listed(&list[i], s))
 			}
 		}, func(inspectedSegment, segmentState) {})
 		if err != nil {

@@ -44,6 +44,19 @@ type lookUpResult struct {
 	detail      string
 }
 
+// String says for people what the processor answered.
+func (r lookUpResult) String() string {
+	switch r.kind {
+	case lookUpFound:
+		return fmt.Sprintf("it has it, amount %s, requestedAt %s", r.amount.appendDecimal(nil), r.requestedAt.appendTime(nil))
+	case lookUpAbsent:
+		return "404, it does not have it"
+	case lookUpNoAnswer:
+		return "no answer (" + r.detail + ")"
+	}
+	return r.kind.String()
+}
+
 // lookUp asks whether the processor has the payment.
 func (p *processor) lookUp(id paymentID) lookUpResult {
 	request := p.requests.Get().(*[]byte)

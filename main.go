@@ -66,6 +66,7 @@ const usage = `galo accepts payments and pays each of them once, at one of two p
                     (-rest 30s: wait so long first, once it has been)
   galo journal      print the journals in DATA_DIR, whoever owns them (-json: for programs)
        journal unsettled            each payment that is not settled (-json)
+       journal rejected             each payment that its processor rejected and that can be queued again (-json)
        journal verify               check every checksum; exit status 1 if anything is damaged (-json)
        journal requeue ID           queue a rejected payment again
        journal resolve ID paid      the processor that it is pinned to has written it: it counts as paid there

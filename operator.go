@@ -242,7 +242,8 @@ func (o *operator) resolveUnpaid(ctx context.Context, r ref) (string, error) {
 		return "", changed(v)
 	}
 	at := v.word.processor()
-	if o.resolver.lookUp(v, at) {
+	res := o.resolver.ask(v, at)
+	if o.resolver.heed(v, at, res) {
 		return "", &refusal{409, fmt.Sprintf("%s has the payment: it counts as paid there", at)}
 	}
 	if _, ok := o.ledger.unpinned(v); !ok {
@@ -252,7 +253,7 @@ func (o *operator) resolveUnpaid(ctx context.Context, r ref) (string, error) {
 	}
 	o.ledger.sync(r)
 	o.feeder.add(r)
-	return fmt.Sprintf("payment %s was pinned to %s, and is queued again: it may go to either processor", v.id, at), nil
+	return fmt.Sprintf("payment %s was pinned to %s, and is queued again: it may go to either processor; the last look-up there came to: %s", v.id, at, res), nil
 }
 
 func changed(v slotView) error {

@@ -224,9 +224,16 @@ func (r *resolver) lookAfter(w *watched) {
 }
 
 // lookUp asks the processor for a payment and journals it as paid if it is there.
-func (r *resolver) lookUp(v slotView, p processorID) bool {
+func (r *resolver) lookUp(v slotView, p processorID) bool { return r.heed(v, p, r.ask(v, p)) }
+
+func (r *resolver) ask(v slotView, p processorID) lookUpResult {
 	res := r.processors[p].lookUp(v.id)
 	r.metrics.lookUp(p, res)
+	return res
+}
+
+// heed journals a payment as paid if its look-up has found it.
+func (r *resolver) heed(v slotView, p processorID, res lookUpResult) bool {
 	if res.kind != lookUpFound {
 		return false
 	}
