@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -34,21 +36,25 @@ func startRedis(tb testing.TB, args ...string) *redisServer {
 		}
 		tb.Skip(how)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := listener.Close(); err != nil {
-		tb.Fatal(err)
-	}
-	s := &redisServer{tb: tb, port: port, dir: tb.TempDir(), args: args}
+	s := &redisServer{tb: tb, port: quietPort(tb), dir: tb.TempDir(), args: args}
 	tb.Cleanup(s.kill)
 	s.start()
 	return s
+}
+
+// quietPort is a free port below those that the kernel gives to connections and listeners by itself (from 32768 on), so that it is
+// still free when a server starts on it, or starts again.
+func quietPort(tb testing.TB) string {
+	tb.Helper()
+	for range 100 {
+		port := strconv.Itoa(10_000 + rand.IntN(20_000))
+		if listener, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			listener.Close()
+			return port
+		}
+	}
+	tb.Fatal("no port is free")
+	return ""
 }
 
 func (s *redisServer) url() string { return "redis://127.0.0.1:" + s.port }
