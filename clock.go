@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // clock tells the instants that galo measures waiting with. It starts at the wall clock's time and then follows the
 // monotonic one, so that neither patience nor the order of acceptance suffers when the wall clock is stepped. What a
@@ -25,4 +28,18 @@ func (c *clock) since(t micros) time.Duration {
 		t = c.base
 	}
 	return time.Duration(now-t) * time.Microsecond
+}
+
+// each calls f again and again, with so much time between two beginnings, until ctx ends.
+func each(ctx context.Context, every time.Duration, f func()) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f()
+		}
+	}
 }

@@ -44,16 +44,7 @@ func (e *elsewhere) len() int {
 }
 
 func (e *elsewhere) run(ctx context.Context) {
-	tick := time.NewTicker(elsewhereEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			e.look(ctx)
-		}
-	}
+	each(ctx, elsewhereEvery, func() { e.look(ctx) })
 }
 
 // look reads the records of all that wait and finishes those that are final.

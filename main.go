@@ -294,16 +294,9 @@ func (g *galo) takeUp(f found) {
 // adoptOrphans takes over the journals of instances that are gone.
 func (g *galo) adoptOrphans(ctx context.Context) {
 	const every = 2 * time.Second // a journal is taken over at the second look at the earliest
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	orphans := make(map[journalID]bool)
 	said := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	each(ctx, every, func() {
 		f, err := g.ledger.adoptOrphans(orphans)
 		if text := fmt.Sprint(err); err != nil && text != said { // once: it will be the same at the next look
 			said = text
@@ -311,22 +304,14 @@ func (g *galo) adoptOrphans(ctx context.Context) {
 		}
 		g.sending.run(func(context.Context) { g.takeUp(f) })
 		g.settler.kick()
-	}
+	})
 }
 
 // forget drops from Redis the records that need not be kept any more. Every instance may; what one has dropped the others pass over.
 func (g *galo) forget(ctx context.Context) {
-	const every = time.Minute
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	each(ctx, time.Minute, func() {
 		if err := g.store.forgetBefore(ctx, g.ledger.keptFrom()); err != nil {
 			g.log.Debug("cannot drop old records", "error", err)
 		}
-	}
+	})
 }
