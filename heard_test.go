@@ -67,6 +67,15 @@ func TestSummaryIsRefusedWhileAJournalIsSilent(t *testing.T) {
 		if err := ask(); err != nil {
 			t.Errorf("it left nothing behind: %v", err)
 		}
+		for _, command := range []string{"HGET", "HDEL"} { // what it said when it left, and nothing at all
+			do(t, conn, command, keyHeard, "j2")
+			if _, err := s.report(t.Context(), token, "j2", false, []string{"j2"}); err != nil {
+				t.Fatal(err)
+			}
+			if ask() == nil {
+				t.Errorf("after %s: it reported that it cannot settle, and nobody waits for it", command)
+			}
+		}
 	})
 }
 
