@@ -52,3 +52,42 @@ func checkHeard(journals []string, replies []any) error {
 	}
 	return nil
 }
+
+// journalsAtRest lists the journals of this process of which Redis has all that was paid, and all that will be until their owner has been
+// heard of again.
+func (l *ledger) journalsAtRest() []string {
+	var names []string
+	for _, j := range *l.journals.Load() {
+		if j.atRest() {
+			names = append(names, j.id.String())
+		}
+	}
+	return names
+}
+
+// atRest says that nothing in the journal may be paid already, or be found paid at a processor: that takes no Redis.
+func (j *journal) atRest() bool {
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	for _, seg := range j.table.Load().list {
+		if seg == nil {
+			continue
+		}
+		for i := range seg.slots {
+			switch w := seg.slots[i].load(); w.state() {
+			case slotLeaving, slotSent, slotPaid:
+				return false
+			case slotFree: // damaged, if it was ever published
+				if w != 0 {
+					return false
+				}
+			case slotAccepted:
+				if j.doubts.has(seg.first() + uint64(i)) {
+					return false
+				}
+			case slotInvalid, slotSettled, slotPurged, slotRejected, slotElsewhere, slotDuplicate, slotConflict, slotSetAside, slotStates:
+			}
+		}
+	}
+	return true
+}

@@ -67,6 +67,15 @@ func TestSummaryIsRefusedWhileAJournalIsSilent(t *testing.T) {
 		if err := ask(); err != nil {
 			t.Errorf("it left nothing behind: %v", err)
 		}
+		for _, command := range []string{"HGET", "HDEL"} { // what it said when it left, and nothing at all
+			do(t, conn, command, keyHeard, "j2")
+			if _, err := s.report(t.Context(), token, "j2", false, []string{"j2"}); err != nil {
+				t.Fatal(err)
+			}
+			if ask() == nil {
+				t.Errorf("after %s: it reported that it cannot settle, and nobody waits for it", command)
+			}
+		}
 	})
 }
 
@@ -119,5 +128,62 @@ func TestSummariesDoNotWaitForAnInstanceThatStoppedInOrder(t *testing.T) {
 	a := w.start(t, "INSTANCE", "a")
 	if got := a.summary(""); got != wantSummary(1, "1.00", 0, "0.00") {
 		t.Errorf("summary %s", got)
+	}
+}
+
+// TestSummariesWaitForWhatAStopLeftOut: an instance stops in order, and an attempt's outcome is unknown. When it is back it finds it paid,
+// and cannot tell Redis.
+func TestSummariesWaitForWhatAStopLeftOut(t *testing.T) {
+	w := newTestWorld(t)
+	redis := startRedis(t)
+	proxy := newCutProxy(t, strings.TrimPrefix(redis.url(), "redis://"))
+	instance := func() *testGalo { return w.start(t, "INSTANCE", "b", "REDIS_URL", "redis://"+proxy.addr()) }
+	b := instance()
+	w.def.behave(unheard)
+	b.accepted(nthID(1), "1.00")
+	b.becomes(nthID(1), "pinned default")
+	b.stopAll()
+	proxy.block()
+	b = instance()
+	w.def.behave(nil)
+	b.becomes(nthID(1), "paid default")
+	a := w.start(t, "INSTANCE", "a", "REDIS_URL", redis.url())
+	eventually(t, "it has its life", func() bool { return a.life.present() != "" })
+	refused := func() bool { status, _ := a.get("/payments-summary"); return status == http.StatusServiceUnavailable }
+	inTheEnd(t, "summaries are refused", refused) // when the other one has been silent for as long as its word holds
+	for range 20 {
+		if !refused() {
+			t.Fatal("a summary lacks a payment that was paid")
+		}
+	}
+	proxy.heal()
+	inTheEnd(t, "the summary has it", func() bool {
+		_, body := a.get("/payments-summary")
+		return body == wantSummary(1, "1.00", 0, "0.00")
+	})
+}
+
+// TestJournalIsAtRest when nothing in it may be, or become, paid without Redis.
+func TestJournalIsAtRest(t *testing.T) {
+	l, _ := openTestLedger(t, t.TempDir())
+	defer l.close()
+	accept(t, l, 0, 100)
+	for state := slotAccepted; state < slotStates; state++ {
+		v := accept(t, l, 1+uint64(state), 100)
+		v, _ = l.become(v, state)
+		want := state != slotLeaving && state != slotSent && state != slotPaid
+		if got := len(l.journalsAtRest()) == 1; got != want {
+			t.Errorf("with a slot that is %s it is at rest: %t", state, got)
+		}
+		must(t)(l.become(v, slotDuplicate))
+	}
+	v := accept(t, l, 100, 100)
+	l.active.doubts.add(v.ref.seq())
+	if l.active.atRest() {
+		t.Error("at rest with a payment in doubt")
+	}
+	l.active.doubts.remove(v.ref.seq())
+	if must(t)(l.replace(v, damagedWord, 0)); l.active.atRest() {
+		t.Error("at rest with a damaged slot")
 	}
 }

@@ -15,15 +15,19 @@ import (
 // galoCommand runs `galo ARGS...` in this world, and returns what it prints. Settings come in pairs.
 func (w *testWorld) galoCommand(t *testing.T, settings []string, args ...string) (string, error) {
 	t.Helper()
+	var out strings.Builder
+	err := w.galoCommandTo(&out, settings, args...)
+	return out.String(), err
+}
+
+func (w *testWorld) galoCommandTo(out io.Writer, settings []string, args ...string) error {
 	env := map[string]string{"DATA_DIR": w.dir, "ADMIN_LISTEN": "", "INSTANCE": "command", "SEND_TIMEOUT": "1s",
 		"PROCESSOR_DEFAULT_URL": w.def.server.URL, "PROCESSOR_FALLBACK_URL": w.fall.server.URL}
 	maps.Copy(env, w.env)
 	for i := 0; i < len(settings); i += 2 {
 		env[settings[i]] = settings[i+1]
 	}
-	var out strings.Builder
-	err := command(context.Background(), args, func(name string) (string, bool) { v, ok := env[name]; return v, ok }, &out, io.Discard)
-	return out.String(), err
+	return command(context.Background(), args, func(name string) (string, bool) { v, ok := env[name]; return v, ok }, out, io.Discard)
 }
 
 // serveAdmin opens the instance's admin listener, and returns the setting that leads to it.

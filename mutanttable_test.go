@@ -174,6 +174,11 @@ var mutants = []mutant{
 		if err`}},
 	},
 	{
+		name: "takes leave of the store with an attempt out",
+		file: "settle.go", tests: "TestSummariesWaitForWhatAStopLeftOut",
+		edits: []edit{{`s.ledger.journalsAtRest()`, `s.ledger.journalNames()`}},
+	},
+	{
 		name: "reports a journal before it is replayed",
 		file: "replay.go", model: true,
 		edits: []edit{{`			started := time.Now()

@@ -133,6 +133,61 @@ func TestRebuildFailsUnlessAllFreeJournalsAreReplayed(t *testing.T) {
 	}
 }
 
+// whenSaid is an output that does something as soon as a text is written to it.
+type whenSaid struct {
+	strings.Builder
+	text string
+	do   func()
+}
+
+func (w *whenSaid) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), w.text) {
+		w.do()
+	}
+	return w.Builder.Write(b)
+}
+
+// TestRebuildMayTakeItsTime: what it has replayed is there, though to look at large journals takes longer than a journal is heard of. An
+// instance that has fallen silent is none of its failures, and is named.
+func TestRebuildMayTakeItsTime(t *testing.T) {
+	w := newTestWorld(t)
+	redis := startRedis(t)
+	w.env["REDIS_URL"] = redis.url()
+	g := w.start(t)
+	w.payAtBoth(t, g, 2)
+	g.stopAll()
+	conn := rawConn(t, redis.url())
+	do(t, conn, "FLUSHALL")
+	rebuild := func() string {
+		t.Helper()
+		out := whenSaid{text: "the journals hold", do: func() {
+			for _, journal := range do(t, conn, "HKEYS", keyHeard).([]any) {
+				do(t, conn, "HSET", keyHeard, journal, 1)
+			}
+		}}
+		if err := w.galoCommandTo(&out, nil, "rebuild"); err != nil {
+			t.Errorf("%v\n%s", err, &out)
+		}
+		return out.String()
+	}
+	if out := rebuild(); !strings.Contains(out, "the store is ready "+wantSummary(2, "2.00", 2, "4.00")) {
+		t.Errorf("it says:\n%s", out)
+	}
+	other, _ := openTestLedger(t, w.dir)
+	defer other.close()
+	journal := other.active.id.String()
+	s := openStore(t, redis.url())
+	if _, err := s.beginLife(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.report(t.Context(), s.token(), journal, true, []string{journal}); err != nil {
+		t.Fatal(err)
+	}
+	if out := rebuild(); !strings.Contains(out, "may lack") || !strings.Contains(out, journal) {
+		t.Errorf("it says:\n%s", out)
+	}
+}
+
 func TestRebuildNeedsARedis(t *testing.T) {
 	w := newTestWorld(t)
 	if out, err := w.galoCommand(t, nil, "rebuild"); err == nil || !strings.Contains(err.Error(), "REDIS_URL is empty") {

@@ -26,7 +26,7 @@ const (
 
 	// claimBuckets cuts the claims, of which there are only as many as payments are on their way.
 	claimBuckets = 1 << 10
-	// heardLeft is what keyHeard has of a journal whose owner has stopped and left nothing behind that was paid.
+	// heardLeft is what keyHeard has of a journal whose owner has stopped and left nothing behind that was, or may be, paid.
 	heardLeft = "left"
 	// recordBuckets cuts the final records. Redis packs a hash of up to 128 entries into one allocation: that
 	// holds up to some 1.5 million payments, which is more than a Redis of 200 MB has room for. Four times as many

@@ -160,7 +160,7 @@ func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, se
 	return state == stateReady, nil
 }
 
-// leave says that the store has all that these journals hold as paid, and that nothing will be paid from them until they report again.
+// leave says that the store has all that was paid from these journals, and that nothing will be paid from them until they report again.
 func (s *redisStore) leave(ctx context.Context, t lifeToken, journals []string) error {
 	var args scriptArgs
 	args.add(keyLife)

@@ -148,7 +148,8 @@ return {life, mark, progress}
 `
 
 // luaReport: KEYS life, reports, heard; ARGV token, state, "1" if all that the journal has as paid is settled, the journal that has
-// replayed, all journals there are.
+// replayed, all journals there are. A journal that is not settled is one that was heard of, and long ago: whatever this store, or the copy that
+// it was brought back from, has of it.
 const luaReport = `
 local all = true
 for i = 5, #ARGV do
@@ -160,6 +161,8 @@ redis.call('SADD', KEYS[2], ARGV[4])
 if ARGV[3] == '1' then
   local now = redis.call('TIME')
   redis.call('HSET', KEYS[3], ARGV[4], string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)))
+elseif not tonumber(redis.call('HGET', KEYS[3], ARGV[4]) or '') then
+  redis.call('HSET', KEYS[3], ARGV[4], '0')
 end
 if all and state ~= 'ready' then
   state = 'ready'

@@ -131,7 +131,8 @@ func (s *settler) run(ctx, drain context.Context) {
 	}
 }
 
-// leave tells Redis that summaries need not wait for us. If it does not get to know, they wait until our journals are taken over.
+// leave tells Redis that summaries need not wait for our journals, but for those from which something is out. If it does not get to know,
+// they wait until our journals are taken over.
 func (s *settler) leave(ctx context.Context) {
 	token := s.store.token()
 	if token == "" || !s.allReplayed(token) {
@@ -139,7 +140,7 @@ func (s *settler) leave(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if err := s.store.leave(ctx, token, s.ledger.journalNames()); err != nil {
+	if err := s.store.leave(ctx, token, s.ledger.journalsAtRest()); err != nil {
 		s.log.Warn("summaries are refused until our journals are taken up again", "error", err)
 	}
 }
