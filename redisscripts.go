@@ -230,8 +230,23 @@ return answers
 // it was. A payment older than the swept minutes is counted only when a claim
 // shows that it was not settled before: without one it is a replay whose record has been forgotten.
 //
+// Sums are written as what they are then, not as what is added: a Redis that was killed in the middle of writing its append-only file may
+// come back with the first half of a step in it, which it leaves out, and plays all the same when it is started once more.
+//
 // Answers the fields of those that were settled before, and hidden by a purge since.
 const luaSettle = `
+-- plus adds two whole numbers in decimal, of up to 18 digits: more than a number of Lua holds.
+local function plus(a, b)
+  local low = tonumber(string.sub(a, -9)) + tonumber(string.sub(b, -9))
+  local high = (tonumber(string.sub(a, 1, -10)) or 0) + (tonumber(string.sub(b, 1, -10)) or 0)
+  if low >= 1e9 then
+    low, high = low - 1e9, high + 1
+  end
+  if high == 0 then
+    return string.format('%.0f', low)
+  end
+  return string.format('%.0f%09.0f', high, low)
+end
 local pairsAt, paymentsAt = 5, 5 + 2 * ARGV[4]
 local payments = tonumber(ARGV[5])
 local groupsAt, groupKeysAt = paymentsAt + 7 * payments, 5 + 2 * payments
@@ -295,10 +310,12 @@ for _, group in ipairs(touched) do
 end
 for _, sum in ipairs(order) do
   local there = redis.call('HMGET', sum[1], sum[2] .. 'n', sum[2] .. 'c')
-  local count, amount = tonumber(there[1] or '0'), tonumber(there[2] or '0')
-  if not count or not amount or amount + sum[4] > 9e18 then
+  local count, amount = there[1] or '0', there[2] or '0'
+  if string.find(count, '%D') or string.find(amount, '%D') or count == '' or amount == '' or tonumber(amount) + sum[4] >= 1e18 then
     return redis.error_reply('BADSUM ' .. sum[1] .. ' ' .. sum[2])
   end
+  sum[3] = plus(count, string.format('%.0f', sum[3]))
+  sum[4] = plus(amount, string.format('%.0f', sum[4]))
 end
 local progress = {}
 for i = 0, ARGV[4] - 1 do
@@ -326,8 +343,7 @@ for _, group in ipairs(touched) do
   end
 end
 for _, sum in ipairs(order) do
-  redis.call('HINCRBY', sum[1], sum[2] .. 'n', string.format('%.0f', sum[3]))
-  redis.call('HINCRBY', sum[1], sum[2] .. 'c', string.format('%.0f', sum[4]))
+  redis.call('HSET', sum[1], sum[2] .. 'n', sum[3], sum[2] .. 'c', sum[4])
 end
 for _, p in ipairs(progress) do
   redis.call('HSET', KEYS[5], p[1], p[2])
