@@ -174,6 +174,11 @@ var mutants = []mutant{
 		if err`}},
 	},
 	{
+		name: "takes a backlog for settled when its first batch is",
+		file: "settle.go", tests: "TestJournalLacksUntilTheBacklogIsSettled",
+		edits: []edit{{`	if s.inHand < settleBatch {`, `	if s.inHand > 0 {`}},
+	},
+	{
 		name: "takes leave of the store with an attempt out",
 		file: "settle.go", tests: "TestSummariesWaitForWhatAStopLeftOut",
 		edits: []edit{{`s.ledger.journalsAtRest()`, `s.ledger.journalNames()`}},
