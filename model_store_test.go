@@ -308,16 +308,16 @@ func (k *storeLink) claim(ctx context.Context, t lifeToken, replaying bool, in [
 // claim gives the claim to who asks first; a slot with an attempt out takes it from whoever has it.
 func (s *storeState) claim(c claim) claimAnswer {
 	if r, ok := s.records[c.id]; ok {
-		return claimAnswer{claimFinal, r.record}
+		return claimAnswer{kind: claimFinal, rec: r.record}
 	}
 	there, ok := s.claims[c.id]
 	if !ok || c.out {
 		s.claims[c.id] = c
 	}
 	if !ok || there.journal == c.journal && there.seq == c.seq {
-		return claimAnswer{kind: claimWon}
+		return claimAnswer{kind: claimWon, anew: !ok}
 	}
-	return claimAnswer{claimHeld, record{id: there.id, amount: there.amount, state: recordClaimed, journal: there.journal, seq: there.seq}}
+	return claimAnswer{kind: claimHeld, rec: record{id: there.id, amount: there.amount, state: recordClaimed, journal: there.journal, seq: there.seq}}
 }
 
 func (k *storeLink) settle(ctx context.Context, t lifeToken, mark uint64, in []settlement, progress []journalProgress) (hidden []paymentID, err error) {

@@ -174,6 +174,11 @@ var mutants = []mutant{
 		if err`}},
 	},
 	{
+		name: "takes a backlog for settled when its first batch is",
+		file: "settle.go", tests: "TestJournalLacksUntilTheBacklogIsSettled",
+		edits: []edit{{`	if s.inHand < settleBatch {`, `	if s.inHand > 0 {`}},
+	},
+	{
 		name: "takes leave of the store with an attempt out",
 		file: "settle.go", tests: "TestSummariesWaitForWhatAStopLeftOut",
 		edits: []edit{{`s.ledger.journalsAtRest()`, `s.ledger.journalNames()`}},
@@ -350,9 +355,14 @@ var mutants = []mutant{
 	{
 		name: "takes a claim that was won late as any other",
 		file: "worker.go", tests: "TestRepeatThatIsClaimedLateIsNotPaidAgain",
-		edits: []edit{{`			if v.word.attempts() == 0 && w.ledger.late(v) {
+		edits: []edit{{`			if (w.answers[i].anew || v.word.attempts() == 0) && w.ledger.late(v) {
 `, `			if v.word.attempts() < 0 && w.ledger.late(v) {
 `}},
+	},
+	{
+		name: "takes a payment that was refused in an earlier life for one that was asked for",
+		file: "worker.go", tests: "TestRepeatThatIsClaimedLateIsNotPaidAgain",
+		edits: []edit{{`(w.answers[i].anew || v.word.attempts() == 0)`, `v.word.attempts() == 0`}},
 	},
 	{
 		name: "takes old claims away from slots that are there",

@@ -58,6 +58,8 @@ func (k claimKind) String() string {
 type claimAnswer struct {
 	kind claimKind
 	rec  record
+	// anew: the claim was won just now. Else the slot had it already, and nobody else had the payment since.
+	anew bool
 }
 
 // recordState is how far a payment is, as the store knows it.
@@ -173,7 +175,7 @@ func (s *redisStore) claimBatch(ctx context.Context, t lifeToken, state string, 
 // answer reads what the claim script returned: nothing for a new claim, else what it found.
 func (c *claim) answer(reply []byte) claimAnswer {
 	if reply == nil {
-		return claimAnswer{kind: claimWon}
+		return claimAnswer{kind: claimWon, anew: true}
 	}
 	rec, err := parseRecord(c.id, reply)
 	switch {

@@ -10,8 +10,14 @@ import (
 )
 
 // TestRepeatThatIsClaimedLateIsNotPaidAgain: it was accepted when the first payment was within RETENTION, by an instance that had no
-// Redis just then. When it is claimed the first one's record is gone.
+// Redis just then, or that had claimed it in an earlier life of Redis and was refused. When it is claimed the first one's record is gone.
 func TestRepeatThatIsClaimedLateIsNotPaidAgain(t *testing.T) {
+	for _, name := range []string{"never claimed", "claimed in an earlier life"} {
+		t.Run(name, func(t *testing.T) { repeatIsClaimedLate(t, name != "never claimed") })
+	}
+}
+
+func repeatIsClaimedLate(t *testing.T, attempted bool) {
 	w, redis := newSharedWorld(t)
 	a := w.start(t, "INSTANCE", "a", "RETENTION", "1h")
 	id := nthID(1)
@@ -33,6 +39,10 @@ func TestRepeatThatIsClaimedLateIsNotPaidAgain(t *testing.T) {
 	b.ledger.clock.base += 30 * minuteLength
 	if what != acceptedNew {
 		t.Fatalf("acceptance %d", what)
+	}
+	if v, _ := b.ledger.read(r); attempted {
+		ok := must(t)
+		ok(b.ledger.refused(ok(b.ledger.left(ok(b.ledger.leaving(v, onDefault, nowMicros()))))))
 	}
 	b.dispatcher.push(r)
 	serve(t, b)

@@ -23,7 +23,7 @@ type settler struct {
 	queue     *ring         // what is to be settled; has room for all that may be pending
 	kicked    chan struct{} // capacity 1: there is something to do
 	answering atomic.Bool   // Redis did what it was asked to when it was last asked
-	lacking   atomic.Bool   // payments that were paid could not be settled at the last try
+	lacking   atomic.Bool   // payments that were paid could not be settled, and not all of those have been since
 	missed    bool          // it was away before
 	awaiting  bool          // said that other journals have yet to report
 	urgent    atomic.Bool   // the next batch does not linger
@@ -158,7 +158,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// work does all there is to do, or as much as Redis lets it.
+// work settles one batch. If there is more, it is called again at once: in between is time for the heartbeat, however much there is to settle.
 func (s *settler) work(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -173,24 +173,23 @@ func (s *settler) work(ctx context.Context) {
 		s.retry(ctx, err)
 		return
 	}
-	for ctx.Err() == nil {
-		if s.inHand == 0 {
-			s.inHand = s.queue.popInto(s.refs[:])
-		}
-		if s.inHand > 0 {
-			if err := s.settle(ctx, s.refs[:s.inHand]); err != nil {
-				s.retry(ctx, err)
-				return
-			}
-		}
-		s.lacking.Store(false)
-		if !s.answering.Swap(true) {
-			s.log.Info("store answers")
-		}
-		if s.inHand == 0 {
+	s.inHand += s.queue.popInto(s.refs[s.inHand:])
+	if s.inHand > 0 {
+		if err := s.settle(ctx, s.refs[:s.inHand]); err != nil {
+			s.retry(ctx, err)
 			return
 		}
-		s.inHand = 0
+	}
+	if s.inHand < settleBatch { // so nothing is left of what had piled up
+		s.lacking.Store(false)
+	}
+	if !s.answering.Swap(true) {
+		s.log.Info("store answers")
+	}
+	s.inHand = 0
+	if s.queue.len() > 0 {
+		s.urgent.Store(true)
+		s.kick()
 	}
 }
 

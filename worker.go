@@ -127,14 +127,14 @@ func (w *worker) read(refs []ref) {
 }
 
 // sort acts on the answers to the claims: what was won stays in views. A claim that comes late may have been won because the store has
-// forgotten the payment: the processors are asked first. One with an attempt has been through this.
+// forgotten the payment: the processors are asked first. One with an attempt that has kept its claim has been through this.
 func (w *worker) sort() {
 	won := w.views[:0]
 	var late []ref
 	for i, v := range w.views {
 		switch w.answers[i].kind {
 		case claimWon:
-			if v.word.attempts() == 0 && w.ledger.late(v) {
+			if (w.answers[i].anew || v.word.attempts() == 0) && w.ledger.late(v) {
 				late = append(late, v.ref)
 				continue
 			}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// slowSettles is a store that takes its time for each batch that it settles, and remembers when journals reported that all is settled.
+type slowSettles struct {
+	*bubble
+	took    time.Duration
+	away    atomic.Bool
+	heard   []time.Time
+	batches int
+}
+
+func (s *slowSettles) settle(context.Context, lifeToken, uint64, []settlement, []journalProgress) ([]paymentID, error) {
+	time.Sleep(s.took)
+	if s.away.Load() {
+		return nil, errors.New("the store is away")
+	}
+	s.batches++
+	return nil, nil
+}
+
+func (s *slowSettles) report(_ context.Context, _ lifeToken, _ string, settled bool, _ []string) (bool, error) {
+	if settled {
+		s.heard = append(s.heard, time.Now())
+	}
+	return true, nil
+}
+
+// runSettler runs a settler on such a store until it is stopped.
+func runSettler(t *testing.T, store *slowSettles) (s *settler, stop func()) {
+	l, _ := openTestLedger(t, t.TempDir())
+	t.Cleanup(func() { l.close() })
+	store.bubble = &bubble{}
+	store.living.Store(lifeToken("run.1"))
+	s = newSettler(l, store, newLifeWatch(), 0, newMetrics(), quietLog())
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { s.run(ctx, ctx) })
+	synctest.Wait() // until it knows the store's life: what is paid before that is replayed
+	return s, func() { cancel(); running.Wait() }
+}
+
+// pay brings the nth payment to where it is to be settled.
+func (s *settler) pay(t *testing.T, n uint64) {
+	t.Helper()
+	if n%(segmentSlots/2) == 0 {
+		if err := s.ledger.active.prepare(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.add(must(t)(s.ledger.become(accept(t, s.ledger, n, 100), slotPaid)).ref)
+}
+
+// TestJournalIsHeardOfUnderLoad: payments come more quickly than one batch follows the other, so that there is always one to settle. The
+// journal is heard of all the same, and an order is carried out.
+func TestJournalIsHeardOfUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowSettles{took: 3 * time.Millisecond}
+		s, stop := runSettler(t, store)
+		ordered := make(chan time.Duration, 1)
+		for n := range uint64(10_000) {
+			s.pay(t, n)
+			time.Sleep(time.Millisecond)
+			if n == 5_000 {
+				go func() {
+					since := time.Now()
+					if err := s.order(t.Context(), func(context.Context) error { return nil }); err != nil {
+						t.Errorf("cannot order: %v", err)
+					}
+					ordered <- time.Since(since)
+				}()
+			}
+		}
+		if took := <-ordered; took > heartbeat {
+			t.Errorf("an order waited for %s", took)
+		}
+		stop()
+		last := store.heard[0]
+		for _, at := range store.heard {
+			if at.Sub(last) > heardLife {
+				t.Errorf("not heard of for %s", at.Sub(last))
+			}
+			last = at
+		}
+		if silent := time.Since(last); silent > heardLife {
+			t.Errorf("not heard of for %s", silent)
+		}
+	})
+}
+
+// TestJournalLacksUntilTheBacklogIsSettled: Redis was away for a while. That one batch has got through says nothing of those behind it.
+func TestJournalLacksUntilTheBacklogIsSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowSettles{took: heartbeat}
+		store.away.Store(true)
+		s, stop := runSettler(t, store)
+		const batches = 8
+		for n := range uint64(batches*settleBatch - 1) {
+			s.pay(t, n)
+			if n == 0 {
+				time.Sleep(2 * heartbeat) // this one fails alone
+			}
+		}
+		time.Sleep(2 * heartbeat)
+		store.away.Store(false)
+		returned := time.Now()
+		time.Sleep(3 * batches * heartbeat)
+		stop()
+		if store.batches != batches {
+			t.Errorf("%d batches, want %d", store.batches, batches)
+		}
+		at := slices.IndexFunc(store.heard, func(at time.Time) bool { return at.After(returned) })
+		if at < 0 {
+			t.Fatal("it was never heard of again")
+		}
+		const allSettled = (batches - 1) * heartbeat // one was under way
+		if after := store.heard[at].Sub(returned); after < allSettled {
+			t.Errorf("heard of %s after the store was back, when all is settled after %s at the earliest", after, allSettled)
+		}
+	})
+}
