@@ -184,11 +184,11 @@ func build(c config, log *slog.Logger) (*galo, error) {
 		clients[id] = g.clients[id]
 	}
 	g.life = newLifeWatch()
-	g.policy = newPolicy(c.patience, c.processorFee, c.maxInFlight, clock, log)
+	perPayment := newAlarms(log)
+	g.policy = newPolicy(c.patience, c.processorFee, c.maxInFlight, clock, perPayment)
 	g.settler = newSettler(g.ledger, g.store, g.life, c.linger, g.metrics, log)
 	g.dispatcher = newDispatcher(c.workers, c.maxPending, c.linger)
 	g.feeder = newFeeder(g.dispatcher, c.maxPending)
-	perPayment := newAlarms(log)
 	g.resolver = newResolver(g.ledger, g.policy, g.settler, g.feeder, clients, g.metrics, perPayment)
 	g.resolver.doubtGrace = c.sendTimeout
 	g.elsewhere = &elsewhere{ledger: g.ledger, feeder: g.feeder, resolver: g.resolver, store: g.store, metrics: g.metrics, log: perPayment}
@@ -196,7 +196,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: perPayment}
 	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
-	g.policy.reopened = g.resolver.retryNow
+	g.policy.reopened, g.policy.timed = g.resolver.retryNow, g.metrics.processorTimed
 	g.health = newHealthWatch(c.role, c.instance, g.store, [processors]healthAsked{g.clients[onDefault], g.clients[onFallback]}, g.bus, g.policy.health, log)
 
 	finder := &finder{ledger: g.ledger, store: g.store, bus: g.bus}

@@ -17,6 +17,8 @@ type metrics struct {
 
 	attempts    [processors][outcomeUnknown + 1]*vm.Counter
 	answerTime  [processors]*vm.Summary
+	detected    [processors]*vm.Summary
+	recovered   [processors]*vm.Summary
 	lookUps     [processors][lookUpNoAnswer + 1]*vm.Counter
 	paidCount   [processors]*vm.Counter
 	untilPaid   *vm.Summary
@@ -52,6 +54,8 @@ func newMetrics() *metrics {
 			m.lookUps[id][k] = set.NewCounter(fmt.Sprintf(`galo_lookups_total{processor=%q,answer=%q}`, id, k))
 		}
 		m.answerTime[id] = set.NewSummary(fmt.Sprintf(`galo_attempt_seconds{processor=%q}`, id))
+		m.detected[id] = set.NewSummary(fmt.Sprintf(`galo_processor_detect_seconds{processor=%q}`, id))
+		m.recovered[id] = set.NewSummary(fmt.Sprintf(`galo_processor_recover_seconds{processor=%q}`, id))
 		m.paidCount[id] = set.NewCounter(fmt.Sprintf(`galo_payments_paid_total{processor=%q}`, id))
 	}
 	count := func(answer string, n *atomic.Int64) {
@@ -77,6 +81,7 @@ func (m *metrics) observe(l *ledger, d *dispatcher, f *feeder, p *policy, r *res
 	gauge("galo_feeder_waiting", f.len)
 	gauge("galo_workers_idle", d.idle)
 	gauge("galo_held", p.held)
+	m.set.NewGauge("galo_oldest_held_seconds", func() float64 { return p.oldestHeld().Seconds() })
 	gauge("galo_pinned", r.pinned)
 	gauge("galo_settle_queue", s.queue.len)
 	gauge("galo_elsewhere", e.len)
@@ -98,10 +103,11 @@ func (m *metrics) observe(l *ledger, d *dispatcher, f *feeder, p *policy, r *res
 			m.set.NewGauge(fmt.Sprintf(`galo_processor_%s{processor=%q}`, name, id), func() float64 { return value(p.snapshot(id)) })
 		}
 		of("open", func(s processorState) float64 { return float64(oneIf(s.open)) })
+		of("slow", func(s processorState) float64 { return float64(oneIf(s.standing() == standingSlow)) })
 		of("in_flight", func(s processorState) float64 { return float64(s.inFlight) })
 		of("expected_seconds", func(s processorState) float64 { return s.expected.Seconds() })
-		of("probes", func(s processorState) float64 { return float64(s.probes) })
-		of("changes", func(s processorState) float64 { return float64(s.changes) })
+		of("probes_total", func(s processorState) float64 { return float64(s.probes) })
+		of("changes_total", func(s processorState) float64 { return float64(s.changes) })
 	}
 }
 
@@ -118,6 +124,15 @@ func (m *metrics) attempt(id processorID, res payResult) {
 }
 
 func (m *metrics) lookUp(id processorID, res lookUpResult) { m.lookUps[id][res.kind].Inc() }
+
+// processorTimed counts how long it took to find out that a processor is in trouble, or how long it was out of use.
+func (m *metrics) processorTimed(id processorID, is standing, took time.Duration) {
+	if is == standingOpen {
+		m.recovered[id].Update(took.Seconds())
+	} else {
+		m.detected[id].Update(took.Seconds())
+	}
+}
 
 func (m *metrics) paid(id processorID, waited micros) {
 	m.paidCount[id].Inc()

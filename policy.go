@@ -29,6 +29,8 @@ type policy struct {
 	timer       *time.Timer // calls wake at the next moment at which waiting may end by itself
 	rate        arrivalRate
 	closed      bool // no permit is given any more
+
+	timed func(processorID, standing, time.Duration) // tells the metrics of a change of standing, see changed
 }
 
 const (
@@ -59,7 +61,8 @@ type permit struct {
 
 func newPolicy(patience time.Duration, fees [processors]ppm, limit int, c *clock, log *slog.Logger) *policy {
 	p := &policy{patience: patience, clock: c, log: log, cheap: onDefault, dear: onFallback,
-		backlog: func() int { return 0 }, arrivals: func() int64 { return 0 }, publish: func(finding) {}, reopened: func(processorID) {}}
+		backlog: func() int { return 0 }, arrivals: func() int64 { return 0 }, publish: func(finding) {}, reopened: func(processorID) {},
+		timed: func(processorID, standing, time.Duration) {}}
 	if fees[onFallback] < fees[onDefault] {
 		p.cheap, p.dear = onFallback, onDefault
 	}
@@ -231,6 +234,9 @@ func (p *policy) observe(pm permit, o outcome, took time.Duration) {
 	switch o {
 	case outcomePaid, outcomeTaken, outcomeInvalid:
 		s.unknowns = 0
+		if took <= slowAnswer {
+			s.goodAt = now
+		}
 		if pm.probe {
 			s.expected = took // what was known before is old
 		} else {
@@ -257,6 +263,7 @@ func (p *policy) observe(pm permit, o outcome, took time.Duration) {
 			p.close(pm.processor, now, "unknown outcomes")
 		}
 	}
+	p.changed(pm.processor, now, "answer time")
 	p.grant()
 }
 
@@ -267,6 +274,7 @@ func (p *policy) overdue(id processorID, out time.Duration) {
 	defer p.mu.Unlock()
 	if s := &p.state[id]; out > s.expected && time.Since(s.outcomeAt) > out/2 {
 		s.expected = max(out, slowAnswer+time.Millisecond)
+		p.changed(id, time.Now(), "no answer yet")
 	}
 }
 
@@ -286,12 +294,16 @@ func (p *policy) health(id processorID, r healthReading, now time.Time) {
 	if now.Sub(s.outcomeAt) > freshHealth || r.minResponse > s.expected {
 		s.expected = r.minResponse
 	}
+	if !r.failing && r.minResponse <= slowAnswer {
+		s.goodAt = now
+	}
 	switch {
 	case r.failing && s.open && now.Sub(s.outcomeAt) > freshHealth:
 		p.close(id, now, "health")
 	case !r.failing && !s.open:
 		s.probing, s.probeAt = false, now // a slow probe may still be out: it does not stand in the way
 	}
+	p.changed(id, now, "health")
 	p.grant()
 }
 
@@ -313,8 +325,7 @@ func (p *policy) open(id processorID, now time.Time, why string) {
 	s := &p.state[id]
 	s.open, s.probing = true, false
 	s.pacing, s.nextAt = true, now
-	s.changes++
-	p.log.Info("processor open", "processor", id.String(), "why", why, "expected", s.expected, "waiting", len(p.waiting)+p.backlog())
+	p.changed(id, now, why)
 	p.publish(finding{processor: id, open: true, answerTime: s.expected, at: nowMicros()})
 	p.reopened(id)
 }
@@ -329,8 +340,7 @@ func (p *policy) shut(id processorID, now time.Time, why string) {
 	s.open, s.unknowns = false, 0
 	s.probeGap = firstProbeGap
 	s.probeAt = now.Add(s.probeGap)
-	s.changes++
-	p.log.Warn("processor closed", "processor", id.String(), "why", why)
+	p.changed(id, now, why)
 }
 
 // stop ends the giving of permits; who waits is let go by its own context.
@@ -339,13 +349,6 @@ func (p *policy) stop() {
 	defer p.mu.Unlock()
 	p.closed = true
 	p.timer.Stop()
-}
-
-// held is how many have asked and wait.
-func (p *policy) held() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.waiting)
 }
 
 // snapshot is a copy of what is known of a processor.

@@ -7,6 +7,7 @@ type processorState struct {
 	open      bool          // the last that was heard of it is not a refusal
 	expected  time.Duration // answer time, from outcomes, or from health where that is fresher
 	outcomeAt time.Time     // the last outcome of our own
+	goodAt    time.Time     // the last answer in good time, or reading that promises one
 	healthAt  time.Time     // the last health reading
 	unknowns  int           // in a row
 	inFlight  int
@@ -16,6 +17,8 @@ type processorState struct {
 	probeGap  time.Duration // grows while probes are refused
 	pacing    bool          // payments that were held are let go at a measured rate
 	nextAt    time.Time     // when pacing lets the next one go
+	stood     standing      // as it was told last, see changed
+	leftAt    time.Time     // when it stopped being open
 	changes   int64
 	probes    int64
 }

@@ -110,6 +110,12 @@ func (a *adminClient) counters(ctx context.Context) (counted, error) {
 	return c, a.ask(ctx, "/admin/counters", &c)
 }
 
+// answerTimes is how long payments took at the processor since the last such question.
+func (a *adminClient) answerTimes(ctx context.Context) (quantiles, error) {
+	var q quantiles
+	return q, a.ask(ctx, "/admin/answer-times", &q)
+}
+
 // window is an interval in microseconds since the epoch, both ends included.
 type window struct{ from, to int64 }
 

@@ -27,6 +27,13 @@ type checker struct {
 
 	mu     sync.Mutex
 	counts checkCounts
+	looks  []look // those of run; read when it has returned
+}
+
+// A look is one comparison while the storm ran.
+type look struct {
+	at     time.Duration // since the storm began
+	result checkResult
 }
 
 type checkCounts struct {
@@ -96,6 +103,7 @@ func (c *checker) run(ctx context.Context, start time.Time, every time.Duration)
 			}
 		}
 		c.count(result, contest)
+		c.looks = append(c.looks, look{now.Sub(start), result})
 	}
 }
 

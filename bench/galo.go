@@ -297,16 +297,7 @@ func (f *fleet) keepEvidence(ctx context.Context) {
 func (in *instance) save(ctx context.Context, path, file string) error {
 	ctx, cancel := context.WithTimeout(ctx, evidenceWithin)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+in.admin+path, nil)
-	if err != nil {
-		return fmt.Errorf("cannot save %s of %s: %w", path, in.name, err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("cannot save %s of %s: %w", path, in.name, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
+	text, err := in.ask(ctx, path)
 	if err == nil {
 		err = os.WriteFile(file, text, 0o644)
 	}
@@ -314,6 +305,20 @@ func (in *instance) save(ctx context.Context, path, file string) error {
 		return fmt.Errorf("cannot save %s of %s: %w", path, in.name, err)
 	}
 	return nil
+}
+
+// ask reads one answer of the instance's admin address.
+func (in *instance) ask(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+in.admin+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return io.ReadAll(resp.Body)
 }
 
 // end sends a signal, waits for the process to be gone, and says how it ended.
@@ -363,8 +368,8 @@ const (
 	lastKill  = 0.9
 )
 
-// killer kills a random instance with -9 so many times, at random moments of a storm, and starts it again at once.
-func (f *fleet) killer(times int, seed uint64) func(ctx context.Context, start time.Time, length time.Duration) int {
+// killer kills a random instance with -9 so many times, at random moments of a storm, and starts it again at once. Each kill is told.
+func (f *fleet) killer(times int, seed uint64, tell func(at time.Duration, format string, args ...any)) func(ctx context.Context, start time.Time, length time.Duration) int {
 	return func(ctx context.Context, start time.Time, length time.Duration) int {
 		rng := rand.New(rand.NewPCG(seed, 0x6b696c6c))
 		var moments []time.Duration
@@ -392,7 +397,7 @@ func (f *fleet) killer(times int, seed uint64) func(ctx context.Context, start t
 				f.crashed(in, err)
 				return n + 1
 			}
-			f.say("%5.1f s  %s killed, and ready again after %d ms", at.Seconds(), in.name, time.Since(killed).Milliseconds())
+			tell(at, "%s killed, and ready again after %d ms", in.name, time.Since(killed).Milliseconds())
 		}
 		return times
 	}

@@ -18,6 +18,13 @@ type screen struct {
 	terminal bool
 	shown    []string // the lines that are drawn now, to be drawn over
 	last     time.Time
+	events   []event // in the order in which they were said
+}
+
+// An event is something that was done to galo on purpose.
+type event struct {
+	at   time.Duration // since the storm began
+	text string
 }
 
 const (
@@ -39,6 +46,15 @@ func (s *screen) say(format string, args ...any) {
 	s.clear()
 	fmt.Fprintf(s.out, format+"\n", args...)
 	s.put(lines)
+}
+
+// happened says what was done to galo, and when in the storm, and keeps it for a report.
+func (s *screen) happened(at time.Duration, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.say("%5.1f s  %s", at.Seconds(), text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, event{at, text})
 }
 
 // draw puts lines in the place of those that were drawn before. Where nothing can be drawn over, brief is written

@@ -37,8 +37,9 @@ type load struct {
 
 // shotEnd is how a payment ended for its client.
 type shotEnd struct {
-	status   int  // of the last answer; 0: none
-	doubtful bool // some try may have reached galo without an answer: it may be paid, whatever was answered later
+	status   int           // of the last answer; 0: none
+	took     time.Duration // from the moment it was due to that answer
+	doubtful bool          // some try may have reached galo without an answer: it may be paid, whatever was answered later
 }
 
 // A client tries a few times when it gets no answer, with the same id, and then gives up. The waits outlast a restart.
@@ -100,9 +101,9 @@ func (l *load) send(ctx context.Context, i int, due time.Time) {
 	for try := 0; ; try++ {
 		status, err := l.door.post(body)
 		if err == nil {
-			end.status = status
+			end.status, end.took = status, time.Since(due)
 			end.doubtful = end.doubtful || status == http.StatusBadGateway || status == http.StatusGatewayTimeout
-			l.answered(status, time.Since(due), try == 0)
+			l.answered(status, end.took, try == 0)
 			if status != http.StatusAccepted && l.odd != nil {
 				l.odd(due, status, nil)
 			}
@@ -174,6 +175,20 @@ type quantiles struct {
 func (t *times) quantiles() quantiles {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.read()
+}
+
+// sinceLast is about what was added since it was asked last.
+func (t *times) sinceLast() quantiles {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	q := t.read()
+	t.h.Reset()
+	return q
+}
+
+// read is for whoever has mu.
+func (t *times) read() quantiles {
 	return quantiles{
 		P50: t.h.ValueAtQuantile(50), P99: t.h.ValueAtQuantile(99),
 		P999: t.h.ValueAtQuantile(99.9), Max: t.h.Max(),

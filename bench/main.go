@@ -7,6 +7,7 @@
 //
 //	go run ./bench                               the public preview storm
 //	go run ./bench -storm random -seed 7         another one
+//	go run ./bench -report storm.html            a picture of the storm, beside the verdict
 //	go run ./bench -stack                        the compose stack under its limits
 //	go run ./bench faults -seed 7 -for 90s       random faults on real processes
 //	go run ./bench -stack -faults                the same, its parts killed, restarted and replaced one after the other
@@ -107,8 +108,11 @@ func runBench(ctx context.Context, s settings, screen *screen) (err error) {
 			}
 		}()
 		bases = galo.bases()
+		if opts.recorder != nil {
+			opts.recorder.watched = galo.watched()
+		}
 		if s.kills > 0 {
-			opts.disturb = galo.killer(s.kills, s.seed)
+			opts.disturb = galo.killer(s.kills, s.seed, screen.happened)
 		}
 	}
 	d, err := newDoor(bases...)
@@ -132,7 +136,7 @@ func runBench(ctx context.Context, s settings, screen *screen) (err error) {
 		galo = nil
 	}
 	v.print(screen.out)
-	if err := writeVerdict(s.json, v); err != nil {
+	if err := errors.Join(writeVerdict(s.json, v), writeReport(s.report, opts.recorder, v)); err != nil {
 		return err
 	}
 	if !v.clean() {

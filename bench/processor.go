@@ -40,6 +40,7 @@ type processor struct {
 	odd       atomic.Pointer[oddity]
 
 	counters  counters
+	answered  *times        // how long payments took from their request to their answer
 	lookedUp  atomic.Uint64 // turns the zone letter of look-ups on and off
 	server    *fasthttp.Server
 	closing   context.Context // done when hanging connections are to be let go
@@ -55,7 +56,7 @@ type counters struct {
 const wholeShare = 10_000
 
 func newProcessor(name string, f fee, token string) *processor {
-	p := &processor{name: name, fee: f, room: newWaitingRoom()}
+	p := &processor{name: name, fee: f, room: newWaitingRoom(), answered: newTimes()}
 	p.token.Store(&token)
 	p.closing, p.stopHangs = context.WithCancel(context.Background())
 	p.server = &fasthttp.Server{
@@ -92,7 +93,9 @@ func (p *processor) handle(ctx *fasthttp.RequestCtx) {
 	switch {
 	case path == "/payments":
 		if only(ctx, fasthttp.MethodPost) {
+			began := time.Now()
 			p.limited(ctx, p.pay)
+			p.answered.add(time.Since(began))
 		}
 	case path == "/payments/service-health":
 		if only(ctx, fasthttp.MethodGet) {

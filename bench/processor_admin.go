@@ -14,7 +14,7 @@ import (
 const tokenHeader = "X-Rinha-Token"
 
 // handleAdmin is the side that tests and the judge use. The first group is the real processor's; what follows is
-// this simulation's own: lost answers, the whole ledger, the counters.
+// this simulation's own: lost answers, the whole ledger, the counters, the answer times.
 func (p *processor) handleAdmin(ctx *fasthttp.RequestCtx, path string) {
 	given := ctx.Request.Header.Peek(tokenHeader)
 	switch {
@@ -46,6 +46,8 @@ func (p *processor) handleAdmin(ctx *fasthttp.RequestCtx, path string) {
 		p.adminPayments(ctx)
 	case "GET /admin/counters":
 		answerJSON(ctx, fasthttp.StatusOK, p.counted())
+	case "GET /admin/answer-times": // since the last such question
+		answerJSON(ctx, fasthttp.StatusOK, p.answered.sinceLast())
 	default:
 		ctx.SetStatusCode(fasthttp.StatusNotFound)
 	}

@@ -27,6 +27,8 @@ type stormOptions struct {
 	firstTries bool
 	// fresh says that galo has no past, and need not be purged.
 	fresh bool
+	// recorder, unless it is nil, watches the storm for a report.
+	recorder *recorder
 }
 
 const (
@@ -71,6 +73,9 @@ func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminCl
 	defer stop() // before the wait, if a return comes early
 	parts.Go(func() { r.check.run(whileItRuns, r.start, opts.checkEvery) })
 	parts.Go(func() { r.show(whileItRuns) })
+	if opts.recorder != nil {
+		parts.Go(func() { opts.recorder.run(whileItRuns, r) })
+	}
 
 	storming, calm := context.WithCancel(ctx)
 	defer calm()
@@ -100,6 +105,9 @@ func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminCl
 	}
 	stop()
 	parts.Wait()
+	if opts.recorder != nil {
+		opts.recorder.keep(r, lasted, paid)
+	}
 	opts.screen.say("asking galo about what it has paid")
 	v.Final = r.check.final(ctx, r.start.Add(-windowBack), paid, rand.New(rand.NewPCG(s.seed, 0x636865636b)))
 	if err := r.sum(ctx, &v, paid); err != nil {

@@ -23,7 +23,7 @@ func miniature() storm {
 }
 
 // stormFake plays it and gives the verdict and what was said.
-func stormFake(t *testing.T, f fault) (verdict, string) {
+func stormFake(t *testing.T, f fault, rec *recorder) (verdict, string) {
 	t.Helper()
 	var admins [processors]*adminClient
 	var urls [processors]string
@@ -38,7 +38,7 @@ func stormFake(t *testing.T, f fault) (verdict, string) {
 	}
 	var said bytes.Buffer
 	v, err := runStorm(t.Context(), d, miniature(), admins, stormOptions{
-		checkEvery: 100 * time.Millisecond, drain: 300 * time.Millisecond, settle: 100 * time.Millisecond, screen: &screen{out: &said},
+		checkEvery: 100 * time.Millisecond, drain: 300 * time.Millisecond, settle: 100 * time.Millisecond, screen: &screen{out: &said}, recorder: rec,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestStormAgainstAFakeGalo(t *testing.T) {
 	} {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
-			v, said := stormFake(t, f)
+			v, said := stormFake(t, f, nil)
 			if v.clean() != c.clean || !c.found(v) || v.Sent < 100 {
 				t.Errorf("verdict %+v\n%s", v, said)
 			}

@@ -34,6 +34,7 @@ type settings struct {
 	drain      time.Duration
 	keep       bool
 	json       string
+	report     string
 	cpuprofile string
 }
 
@@ -70,6 +71,7 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	f.DurationVar(&s.drain, "drain", 2*time.Minute, "how long the last payments may take after the storm")
 	f.BoolVar(&s.keep, "keep", false, "keep galo's journals and logs")
 	f.StringVar(&s.json, "json", "", "file for the verdict in JSON")
+	f.StringVar(&s.report, "report", "", "file for a picture of the storm: HTML, or SVG if it ends in .svg")
 	f.StringVar(&s.cpuprofile, "cpuprofile", "", "file for a profile of the bench itself")
 	if err := f.Parse(args); err != nil {
 		return s, err
@@ -122,6 +124,9 @@ const untimedLooks = 30 * time.Second
 // stormOptions is what the command line says about how a storm is driven.
 func (s settings) stormOptions(screen *screen) stormOptions {
 	o := stormOptions{checkEvery: s.checkEvery, drain: s.drain, losePct: s.lose, screen: screen}
+	if s.report != "" {
+		o.recorder = &recorder{}
+	}
 	if s.untimed {
 		o.untimed = untimedLooks
 	}

@@ -351,7 +351,7 @@ func (k *killing) disturb(ctx context.Context, start time.Time, length time.Dura
 			k.failed = append(k.failed, fmt.Sprintf("%s: %v", c.service, err))
 			return n + 1
 		}
-		k.run.screen.say("%5.1f s  %s killed, and started again after %d ms", at.Seconds(), c.service, time.Since(killed).Milliseconds())
+		k.run.screen.happened(at, "%s killed, and started again after %d ms", c.service, time.Since(killed).Milliseconds())
 	}
 	return k.times
 }

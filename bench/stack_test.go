@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -363,5 +364,22 @@ func TestStackVerdictIsOneFlatJSONObject(t *testing.T) {
 	}
 	if got["storm"] != "preview" || got["seconds"] != 60.0 || got["measuredSeconds"] != 75.0 || len(got["containers"].([]any)) != 1 {
 		t.Errorf("the file says %s", text)
+	}
+}
+
+// TestImagesAreBuiltWithWhatTheBenchEmbeds: .dockerignore lets through what the build needs, and that is more than Go files.
+func TestImagesAreBuiltWithWhatTheBenchEmbeds(t *testing.T) {
+	embedded, err := exec.Command("go", "list", "-f", `{{join .EmbedFiles "\n"}}`, ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored, err := os.ReadFile("../.dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file := range strings.FieldsSeq(string(embedded)) {
+		if !strings.Contains(string(ignored), "\n!bench/"+file+"\n") {
+			t.Errorf("%s is not let through", file)
+		}
 	}
 }

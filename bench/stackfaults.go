@@ -118,7 +118,7 @@ func (f *stackFaults) disturb(ctx context.Context, start time.Time, length time.
 			return n
 		}
 		began := time.Now()
-		f.run.screen.say("%5.1f s  %s", began.Sub(start).Seconds(), fault.name)
+		f.run.screen.happened(began.Sub(start), "%s", fault.name)
 		err := fault.do(ctx)
 		if err == nil {
 			err = f.door.awaitAnswer(ctx, healthyWithin)
@@ -130,7 +130,7 @@ func (f *stackFaults) disturb(ctx context.Context, start time.Time, length time.
 			f.failed = append(f.failed, fmt.Sprintf("%s: %v", fault.name, err))
 			return n + 1
 		}
-		f.run.screen.say("%5.1f s  well again after %.1f s", time.Since(start).Seconds(), time.Since(began).Seconds())
+		f.run.screen.happened(time.Since(start), "well again after %.1f s", time.Since(began).Seconds())
 	}
 	if time.Since(start) > length {
 		f.failed = append(f.failed, fmt.Sprintf("the storm of %v was over before the last fault", length))
