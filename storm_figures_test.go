@@ -58,7 +58,7 @@ func (r *stormRun) figures() stormFigures {
 		if p.writtenAt-sent > answerInTime && best.patient {
 			f.Risk += one
 		}
-		if g := good[p.instance]; sent > patience && g.until(sent)-g.until(patience) > lateGrace {
+		if g := good[p.instance]; g.until(sent)-g.until(patience) > lateGrace {
 			f.Late += one
 		}
 	}

@@ -70,7 +70,7 @@ func (l stormLink) serve(n int, requestedAt micros) outcome {
 	r.mu.Lock()
 	p.counts.posts++
 	r.tell(func(s *stormSecond) { s.posts[p.id]++ })
-	if !r.bothFail() {
+	if !r.bothFail(l.instance) {
 		p.counts.outsideOutages++
 	}
 	if !p.enter() {

@@ -72,10 +72,10 @@ const stormAmount = cents(1990)
 // elapsed is how long the storm has been going on.
 func (r *stormRun) elapsed() time.Duration { return time.Since(r.started) }
 
-// bothFail says that no processor would take a payment now.
-func (r *stormRun) bothFail() bool {
+// bothFail says that no processor would take a payment of this instance now.
+func (r *stormRun) bothFail(instance int) bool {
 	now := r.elapsed()
-	return r.storm.weather[onDefault].at(now).failing && r.storm.weather[onFallback].at(now).failing
+	return r.storm.seenBy(instance, onDefault).at(now).failing && r.storm.seenBy(instance, onFallback).at(now).failing
 }
 
 // weatherStorm plays a storm to its end, until all that it has accepted is settled. tell asks for a time line.

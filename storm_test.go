@@ -347,7 +347,9 @@ func worstStorms(played []playedStorm) string {
 		})
 		fmt.Fprintf(&text, "%16s:", m.name)
 		for _, p := range worst[:min(shown, len(worst))] {
-			fmt.Fprintf(&text, " %s (%s)", p.name, m.show(m.of(&p.stormFigures)))
+			if x := m.of(&p.stormFigures); x > 0 {
+				fmt.Fprintf(&text, " %s (%s)", p.name, m.show(x))
+			}
 		}
 		fmt.Fprintln(&text)
 	}
