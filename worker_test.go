@@ -17,18 +17,37 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// oneLife is what a store in its first and only life answers to all that is asked besides claims and settles.
+type oneLife struct {
+	living atomic.Value // its lifeToken
+}
+
+func (o *oneLife) token() lifeToken { return o.living.Load().(lifeToken) }
+
+func (o *oneLife) beginLife(context.Context, uint64) (newLife, error) {
+	return newLife{token: o.token(), ready: true}, nil
+}
+
+func (o *oneLife) report(context.Context, lifeToken, string, bool, []string) (bool, error) {
+	return true, nil
+}
+func (o *oneLife) leave(context.Context, lifeToken, []string) error           { return nil }
+func (o *oneLife) purge(context.Context, lifeToken, uint64) (uint64, error)   { return 0, nil }
+func (o *oneLife) noteConflicts(context.Context, []conflictNote) error        { return nil }
+func (o *oneLife) disown(context.Context, []record) error                     { return nil }
+func (o *oneLife) unreject(context.Context, lifeToken, uint64, []claim) error { return nil }
+func (o *oneLife) records(context.Context, []paymentID, []foundRecord) error  { return errNoLife }
+
 // bubble is workers, policy and resolver on a real journal, without Redis and network, for virtual time.
 type bubble struct {
 	*payer
-	living  atomic.Value // the lifeToken of the store
+	oneLife
 	pays    func(id paymentID) payResult
 	lookUps func(id paymentID) lookUpResult
 	claims  atomic.Int64
 	settled chan settlement
 	failing atomic.Int32 // how many settles to come will fail
 }
-
-func (b *bubble) token() lifeToken { return b.living.Load().(lifeToken) }
 
 func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, in []claim, out []claimAnswer) error {
 	if t != b.token() {
@@ -43,15 +62,6 @@ func (b *bubble) claim(_ context.Context, t lifeToken, _ bool, in []claim, out [
 	return nil
 }
 
-func (b *bubble) beginLife(context.Context, uint64) (newLife, error) {
-	return newLife{token: b.token(), ready: true}, nil
-}
-
-func (b *bubble) report(context.Context, lifeToken, string, bool, []string) (bool, error) {
-	return true, nil
-}
-func (b *bubble) leave(context.Context, lifeToken, []string) error { return nil }
-
 func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlement, _ []journalProgress) ([]paymentID, error) {
 	if b.failing.Add(-1) >= 0 {
 		time.Sleep(time.Second)
@@ -61,16 +71,6 @@ func (b *bubble) settle(_ context.Context, _ lifeToken, _ uint64, in []settlemen
 		b.settled <- s
 	}
 	return nil, nil
-}
-
-func (b *bubble) purge(context.Context, lifeToken, uint64) (uint64, error) { return 0, nil }
-func (b *bubble) noteConflicts(context.Context, []conflictNote) error      { return nil }
-func (b *bubble) disown(context.Context, []record) error                   { return nil }
-func (b *bubble) unreject(context.Context, lifeToken, uint64, []claim) error {
-	return nil
-}
-func (b *bubble) records(context.Context, []paymentID, []foundRecord) error {
-	return errNoLife
 }
 
 type bubbleProcessor struct {

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"slices"
+	"sort"
+	"time"
+)
+
+// stormFigures are the measures of one storm under one policy. Shares are of the payments that were accepted. The fields are exported for
+// their way from process to process.
+type stormFigures struct {
+	Payments, TurnedAway int
+	Regret               float64          // paid the dear fee where the clairvoyant did not
+	Reverse              float64          // the other way round
+	Wait, Foreseen       [2]time.Duration // from acceptance to paid, p50 and p99; the clairvoyant's
+	Waste                float64          // POSTs per payment
+	WasteOutside         float64          // the same without POSTs that went out while both processors failed
+	Risk                 float64          // written more than answerInTime after they were sent, where the clairvoyant could do otherwise in time
+	Outlasted            float64          // had an attempt that was out for longer than answerInTime, however it ended
+	Late                 float64          // waited beyond their patience, for longer than lateGrace, while a processor would have answered in time
+	Lag                  int              // accepted and not paid at the end of the storm; what is on its way as ever counts too
+	Busy                 int              // 429s to payments
+	TooSoon              int              // 429s to calls for health
+	Wrong                int              // lost, paid twice, or other than the store says
+}
+
+// lateGrace is for finding out that a processor answers again: what is probed at last once a second may take that long.
+const lateGrace = time.Second
+
+// figures judges a storm after its end.
+func (r *stormRun) figures() stormFigures {
+	f := stormFigures{Payments: r.accepted, TurnedAway: r.turnedAway, Lag: r.lag}
+	one := 1 / float64(max(1, f.Payments))
+	seer, good := newClairvoyant(&r.storm), r.storm.somewhereGood()
+	var waits, foreseen []time.Duration
+	for _, p := range r.payments {
+		if p.turnedAway {
+			continue
+		}
+		best := seer.pay(p.arrivedAt, int(p.instance))
+		foreseen = append(foreseen, best.answered-p.arrivedAt)
+		if p.outlasted {
+			f.Outlasted += one
+		}
+		if p.writes != 1 || !p.settled {
+			f.Wrong++
+			continue
+		}
+		waits = append(waits, p.writtenAt-p.arrivedAt)
+		switch {
+		case p.processor == best.processor:
+		case best.processor == seer.cheap:
+			f.Regret += one
+		default:
+			f.Reverse += one
+		}
+		sent, patience := time.UnixMicro(int64(p.requestedAt)).Sub(r.started), p.arrivedAt+r.storm.patience
+		if p.writtenAt-sent > answerInTime && best.patient {
+			f.Risk += one
+		}
+		if g := good[p.instance]; g.until(sent)-g.until(patience) > lateGrace {
+			f.Late += one
+		}
+	}
+	f.Wait, f.Foreseen = quantiles(waits), quantiles(foreseen)
+	for _, p := range r.procs {
+		f.Waste += one * float64(p.counts.posts)
+		f.WasteOutside += one * float64(p.counts.outsideOutages)
+		f.Busy += p.counts.busy
+		f.TooSoon += p.counts.tooSoon
+	}
+	return f
+}
+
+// quantiles are the 50th and the 99th percentile.
+func quantiles(all []time.Duration) [2]time.Duration {
+	if len(all) == 0 {
+		return [2]time.Duration{}
+	}
+	slices.Sort(all)
+	return [2]time.Duration{all[len(all)/2], all[len(all)*99/100]}
+}
+
+// goodSum says how much time up to some moment was good.
+type goodSum struct {
+	spans  []interval      // apart from each other
+	before []time.Duration // good time before each
+}
+
+// somewhereGood is when some processor would answer well and in time, by instance.
+func (s *storm) somewhereGood() []goodSum {
+	all := make([]goodSum, s.instances)
+	for n := range all {
+		all[n] = sumOf(append(s.seenBy(n, onDefault).goodTimes(), s.seenBy(n, onFallback).goodTimes()...))
+	}
+	return all
+}
+
+func sumOf(spans []interval) goodSum {
+	slices.SortFunc(spans, func(a, b interval) int { return int(a.from - b.from) })
+	var g goodSum
+	for _, one := range spans {
+		last := len(g.spans) - 1
+		if last >= 0 && one.from <= g.spans[last].to {
+			g.spans[last].to = max(g.spans[last].to, one.to)
+			continue
+		}
+		sum := time.Duration(0)
+		if last >= 0 {
+			sum = g.before[last] + g.spans[last].to - g.spans[last].from
+		}
+		g.spans, g.before = append(g.spans, one), append(g.before, sum)
+	}
+	return g
+}
+
+func (g goodSum) until(t time.Duration) time.Duration {
+	i := sort.Search(len(g.spans), func(i int) bool { return g.spans[i].from > t }) - 1
+	if i < 0 {
+		return 0
+	}
+	return g.before[i] + min(t, g.spans[i].to) - g.spans[i].from
+}
