@@ -25,7 +25,7 @@ var (
 )
 
 // stormsByDefault is what fits into a run of all tests. A storm takes some 10 µs for each payment, and has 1 to 600,000 of them.
-const stormsByDefault = 20
+const stormsByDefault = 8
 
 // contender is a policy in the table.
 type contender struct {
