@@ -9,7 +9,8 @@ import (
 )
 
 // heardLife is for how long a journal's word holds that the store has all it holds as paid. It is given at every heartbeat of its
-// owner, so that two may be late, and is over before a payment can fall into a window that ends 1.5 s ago.
+// owner, so that two may be late, and is over before what was sent after it can fall into a window that ends 1.5 s ago. What was sent before
+// it, and answered after it, may be missing for as long.
 const heardLife = 1500 * time.Millisecond
 
 // unheardError says that a journal may hold a payment that was paid and that the store does not know of: its owner is gone or cut off from

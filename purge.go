@@ -20,7 +20,7 @@ func (s *settler) purge(ctx context.Context) error {
 	}
 }
 
-// startPurge raises the mark: in our journals first, then in Redis. If Redis is away the purge is still on: it is done
+// startPurge raises the mark: in our journals first, then in Redis. If Redis goes away in between the purge is still on: it is done
 // before anything is settled again.
 func (s *settler) startPurge(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)

@@ -135,7 +135,7 @@ func (s *settler) run(ctx, drain context.Context) {
 // they wait until our journals are taken over.
 func (s *settler) leave(ctx context.Context) {
 	token := s.store.token()
-	if token == "" || !s.allReplayed(token) {
+	if token == "" || !s.allReplayed(token) || !s.answering.Load() { // a stop does not wait for a Redis that is away
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)

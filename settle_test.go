@@ -18,6 +18,19 @@ type slowSettles struct {
 	away    atomic.Bool
 	heard   []time.Time
 	batches int
+	leaves  int
+}
+
+func (s *slowSettles) beginLife(ctx context.Context, mark uint64) (newLife, error) {
+	if s.away.Load() {
+		return newLife{}, errors.New("the store is away")
+	}
+	return s.bubble.beginLife(ctx, mark)
+}
+
+func (s *slowSettles) leave(context.Context, lifeToken, []string) error {
+	s.leaves++
+	return nil
 }
 
 func (s *slowSettles) settle(context.Context, lifeToken, uint64, []settlement, []journalProgress) ([]paymentID, error) {
@@ -102,8 +115,8 @@ func TestJournalIsHeardOfUnderLoad(t *testing.T) {
 func TestJournalLacksUntilTheBacklogIsSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &slowSettles{took: heartbeat}
-		store.away.Store(true)
 		s, stop := runSettler(t, store)
+		store.away.Store(true)
 		const batches = 8
 		for n := range uint64(batches*settleBatch - 1) {
 			s.pay(t, n)
@@ -128,4 +141,20 @@ func TestJournalLacksUntilTheBacklogIsSettled(t *testing.T) {
 			t.Errorf("heard of %s after the store was back, when all is settled after %s at the earliest", after, allSettled)
 		}
 	})
+}
+
+// TestStopDoesNotWaitForARedisThatIsAway: it takes leave where that can be heard.
+func TestStopDoesNotWaitForARedisThatIsAway(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &slowSettles{took: time.Millisecond}
+			_, stop := runSettler(t, store)
+			store.away.Store(away)
+			time.Sleep(2 * heartbeat)
+			stop()
+			if left := store.leaves == 1; left == away {
+				t.Errorf("the store is away: %t, and it has taken leave %d times", away, store.leaves)
+			}
+		})
+	}
 }
