@@ -62,7 +62,7 @@ func runStack(ctx context.Context, s settings, screen *screen) (err error) {
 		return err
 	}
 	result.print(screen.out)
-	if err := writeVerdict(s.json, result); err != nil {
+	if err := errors.Join(writeVerdict(s.json, result), writeReport(s.report, run.recorder, result.verdict)); err != nil {
 		return err
 	}
 	if !result.clean() {
@@ -78,6 +78,7 @@ type stackRun struct {
 	root     string
 	engine   *engine
 	screen   *screen
+	recorder *recorder // nil without a report
 }
 
 // A stackVerdict is a verdict, what it cost, and what the same storm is like without galo.
@@ -225,6 +226,7 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 	whileItRuns, stop := context.WithCancel(ctx)
 	var metering sync.WaitGroup
 	metering.Go(func() { m.run(whileItRuns) })
+	defer r.record(whileItRuns, opts.recorder, all)()
 	r.screen.say("storm %s, seed %d, %v: %d payments at %s", r.storm.name, r.storm.seed, r.storm.length, len(r.storm.shots()), stackAddress)
 	result.verdict, err = runStorm(ctx, d, r.storm, r.admins(), opts)
 	stop()

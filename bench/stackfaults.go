@@ -62,6 +62,11 @@ func (r *stackRun) faults(ctx context.Context, result *stackVerdict) (err error)
 
 	opts := r.settings.stormOptions(r.screen)
 	opts.disturb, opts.untilDisturbed, opts.firstTries, opts.fresh = f.disturb, true, true, true
+	begun, err := r.engine.containers(ctx, p.name)
+	if err != nil {
+		return err
+	}
+	defer r.record(ctx, opts.recorder, begun)()
 	r.screen.say("storm %s, seed %d: %.0f payments a second at %s", r.storm.name, r.storm.seed, r.storm.rate[0].perSecond, stackAddress)
 	if result.verdict, err = runStorm(ctx, d, r.storm, r.admins(), opts); err != nil {
 		return err
