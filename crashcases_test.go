@@ -320,6 +320,7 @@ func foreign(w *processWorld, armed string) {
 func sameAtAnother(w *processWorld, armed string) {
 	other := w.start("two")
 	other.postAll(1, 1+few)
+	inTheEnd(w.t, "the other one pays them", func() bool { return w.def.count()+w.fall.count() == few }) // or it might lose the claims
 	plain(w, armed)
 }
 
