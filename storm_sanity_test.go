@@ -324,6 +324,38 @@ func TestStormToAStrangeInstance(t *testing.T) {
 	}
 }
 
+// TestStormWithoutNATSAsksForHealthOnceForAll: the key in the store keeps the instances apart; playByHand looks at the 429s.
+func TestStormWithoutNATSAsksForHealthOnceForAll(t *testing.T) {
+	oneCPU(t)
+	s := calmStorm(60*sec, 5, sec)
+	s.nats, s.instances = false, 4
+	playByHand(t, s, makeGalo)
+}
+
+func TestStormBusReachesTheOthers(t *testing.T) {
+	for _, nats := range []bool{true, false} {
+		s := calmStorm(60*sec, 1, 0)
+		s.nats = nats
+		inStorm(t, s, func(r *stormRun) {
+			heard := make(map[int]string)
+			for n := range 3 {
+				bus := &stormBus{run: r, instance: string(rune('a' + n)), find: func(f finding) { heard[n] = f.instance }}
+				r.instances = append(r.instances, &stormInstance{bus: bus})
+			}
+			r.instances[1].bus.publishFinding(finding{})
+			time.Sleep(sec)
+			synctest.Wait()
+			want := map[int]string{}
+			if nats {
+				want = map[int]string{0: "b", 2: "b"}
+			}
+			if !reflect.DeepEqual(heard, want) {
+				t.Errorf("NATS %t: %v", nats, heard)
+			}
+		})
+	}
+}
+
 func TestFiguresCountWhatIsWrong(t *testing.T) {
 	s := calmStorm(60*sec, 1, sec)
 	r := &stormRun{storm: s, started: time.UnixMicro(0), accepted: 4}
