@@ -344,6 +344,7 @@ func TestStormBusReachesTheOthers(t *testing.T) {
 			}
 			r.instances[1].bus.publishFinding(finding{})
 			time.Sleep(sec)
+			synctest.Wait()
 			want := map[int]string{}
 			if nats {
 				want = map[int]string{0: "b", 2: "b"}
