@@ -96,19 +96,29 @@ func TestNoSummaryLacksWhatAnInstancePaidThatHearsNothing(t *testing.T) {
 	b.accepted(nthID(1), "1.00")
 	eventually(t, "it is on its way", func() bool { return w.def.attempts(nthID(1).String()) == 1 })
 	proxy.block()
-	refused := func() bool { status, _ := a.get("/payments-summary"); return status == http.StatusServiceUnavailable }
-	inTheEnd(t, "the other one refuses summaries", refused)
+	inTheEnd(t, "the other one refuses summaries", a.refusesSummaries)
 	close(answer)
 	b.becomes(nthID(1), "paid default")
+	a.refusesSummariesUntil(proxy, wantSummary(1, "1.00", 0, "0.00"))
+}
+
+func (g *testGalo) refusesSummaries() bool {
+	status, _ := g.get("/payments-summary")
+	return status == http.StatusServiceUnavailable
+}
+
+// refusesSummariesUntil the wire is whole again, and gives the one that is wanted then.
+func (g *testGalo) refusesSummariesUntil(proxy *cutProxy, want string) {
+	g.t.Helper()
 	for range 20 {
-		if !refused() {
-			t.Fatal("a summary lacks a payment that was paid")
+		if !g.refusesSummaries() {
+			g.t.Fatal("a summary lacks a payment that was paid")
 		}
 	}
 	proxy.heal()
-	inTheEnd(t, "the summary has it", func() bool {
-		_, body := a.get("/payments-summary")
-		return body == wantSummary(1, "1.00", 0, "0.00")
+	inTheEnd(g.t, "the summary has it", func() bool {
+		_, body := g.get("/payments-summary")
+		return body == want
 	})
 }
 
@@ -149,18 +159,8 @@ func TestSummariesWaitForWhatAStopLeftOut(t *testing.T) {
 	b.becomes(nthID(1), "paid default")
 	a := w.start(t, "INSTANCE", "a", "REDIS_URL", redis.url())
 	eventually(t, "it has its life", func() bool { return a.life.present() != "" })
-	refused := func() bool { status, _ := a.get("/payments-summary"); return status == http.StatusServiceUnavailable }
-	inTheEnd(t, "summaries are refused", refused) // when the other one has been silent for as long as its word holds
-	for range 20 {
-		if !refused() {
-			t.Fatal("a summary lacks a payment that was paid")
-		}
-	}
-	proxy.heal()
-	inTheEnd(t, "the summary has it", func() bool {
-		_, body := a.get("/payments-summary")
-		return body == wantSummary(1, "1.00", 0, "0.00")
-	})
+	inTheEnd(t, "summaries are refused", a.refusesSummaries) // when the other one has been silent for as long as its word holds
+	a.refusesSummariesUntil(proxy, wantSummary(1, "1.00", 0, "0.00"))
 }
 
 // TestJournalIsAtRest when nothing in it may be, or become, paid without Redis.

@@ -20,14 +20,14 @@ const (
 	// keyHeard is a hash: of each journal, when (ms of the store's clock) its owner last said that the store has all it holds as paid,
 	// or heardLeft.
 	keyHeard = keyPrefix + "heard"
+	// heardLeft is what keyHeard has of a journal whose owner has stopped and left nothing behind that was, or may be, paid.
+	heardLeft = "left"
 	// keyLate is the sorted set of the records that no slice leads to (rejected and purged ones, and those settled when
 	// their slice had been swept already), scored by the instant they were settled, or requested if they were purged.
 	keyLate = keyPrefix + "late"
 
 	// claimBuckets cuts the claims, of which there are only as many as payments are on their way.
 	claimBuckets = 1 << 10
-	// heardLeft is what keyHeard has of a journal whose owner has stopped and left nothing behind that was, or may be, paid.
-	heardLeft = "left"
 	// recordBuckets cuts the final records. Redis packs a hash of up to 128 entries into one allocation: that
 	// holds up to some 1.5 million payments, which is more than a Redis of 200 MB has room for. Four times as many
 	// buckets cost 40 bytes more a payment at 100,000 payments, since every key has its price, too.

@@ -97,15 +97,22 @@ func (s *screen) put(lines []string) {
 // show draws until the context is done.
 func (r *stormRun) show(ctx context.Context) {
 	defer r.opts.screen.done()
-	tick := time.NewTicker(drawEvery)
+	each(ctx, drawEvery, func() {
+		lines, brief := r.picture(ctx)
+		r.opts.screen.draw(lines, brief)
+	})
+}
+
+// each calls f again and again, with so much time between two beginnings, until the context is done.
+func each(ctx context.Context, every time.Duration, f func()) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			lines, brief := r.picture(ctx)
-			r.opts.screen.draw(lines, brief)
+			f()
 		}
 	}
 }

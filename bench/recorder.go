@@ -55,19 +55,14 @@ const (
 
 // run samples until the context is done.
 func (rec *recorder) run(ctx context.Context, r *stormRun) {
-	tick := time.NewTicker(sampleEvery)
-	defer tick.Stop()
-	for n := 1; ; n++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	n := 0
+	each(ctx, sampleEvery, func() {
+		n++
 		s := rec.sample(ctx, r, n%answersEvery == 0)
 		if s.at >= 0 && ctx.Err() == nil { // one that was cut short says nothing
 			rec.samples = append(rec.samples, s)
 		}
-	}
+	})
 }
 
 // sample asks everybody at the same time: one that hangs delays no other.

@@ -2,6 +2,7 @@ package main
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -40,11 +41,7 @@ func writeReport(path string, rec *recorder, v verdict) error {
 	if strings.HasSuffix(path, ".svg") {
 		page = "picture"
 	}
-	err = rec.report.write(f, page)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
+	if err := errors.Join(rec.report.write(f, page), f.Close()); err != nil {
 		return fmt.Errorf("cannot write report: %w", err)
 	}
 	return nil

@@ -61,16 +61,7 @@ func newMeter(ctx context.Context, e *engine, all []container) (*meter, error) {
 
 // run reads until the context is done.
 func (m *meter) run(ctx context.Context) {
-	tick := time.NewTicker(readEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			m.read(ctx)
-		}
-	}
+	each(ctx, readEvery, func() { m.read(ctx) })
 }
 
 // read takes one reading of each container, all at the same time, since some versions of Docker take a second for one.
