@@ -57,6 +57,7 @@ type finding struct {
 	instance   string
 	processor  processorID
 	open       bool
+	probe      bool // nothing has changed: a probe found it so
 	answerTime time.Duration
 	at         micros
 }
@@ -259,7 +260,7 @@ func (b *bus) publishFinding(f finding) {
 		return
 	}
 	b.publish(subjectFinding, "", findingMessage{
-		Version: messageVersion, Instance: b.instance, Processor: f.processor, Open: f.open,
+		Version: messageVersion, Instance: b.instance, Processor: f.processor, Open: f.open, Probe: f.probe,
 		AnswerMicros: f.answerTime.Microseconds(), At: f.at,
 	})
 }

@@ -38,6 +38,7 @@ type findingMessage struct {
 	Instance     string      `json:"instance"`
 	Processor    processorID `json:"processor"`
 	Open         bool        `json:"open"`
+	Probe        bool        `json:"probe,omitempty"`
 	AnswerMicros int64       `json:"answerMicros"`
 	At           micros      `json:"at"`
 }
@@ -105,7 +106,7 @@ func (b *bus) hearFinding(m *nats.Msg) {
 	if hear := b.onFindingFunc.Load(); hear != nil {
 		(*hear)(finding{
 			instance: said.Instance, processor: said.Processor, at: said.At,
-			open: said.Open, answerTime: time.Duration(said.AnswerMicros) * time.Microsecond,
+			open: said.Open, probe: said.Probe, answerTime: time.Duration(said.AnswerMicros) * time.Microsecond,
 		})
 	}
 }

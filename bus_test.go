@@ -112,7 +112,7 @@ func TestInstancesHearEachOtherAndNotThemselves(t *testing.T) {
 		if got := next(t, health[to]); got != report {
 			t.Errorf("%s heard %+v", to, got)
 		}
-		found := finding{from, onDefault, true, 1234 * time.Microsecond, 43}
+		found := finding{from, onDefault, true, true, 1234 * time.Microsecond, 43}
 		buses[from].publishFinding(found)
 		if got := next(t, findings[to]); got != found {
 			t.Errorf("%s heard %+v", to, got)

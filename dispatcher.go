@@ -69,8 +69,6 @@ type parkedWorker struct {
 	token chan struct{}
 	// timer ends the lingering; it runs at no other time. Used by the worker only.
 	timer *time.Timer
-	// sweeps counts sweeps of the rings. Used by the worker only.
-	sweeps uint64
 }
 
 const (
@@ -79,12 +77,6 @@ const (
 
 	// maxWorkers is what fits into roles beside the collecting bit.
 	maxWorkers = 63
-
-	// strangerEvery is how often a worker begins its sweep at another ring than
-	// its own. Without that, workers that always find enough in their own rings
-	// would never come to the ring of one that is stuck. Rare enough that rings
-	// are shared little.
-	strangerEvery = 8
 )
 
 // newDispatcher returns a dispatcher for workers 0 to workers-1 whose rings
@@ -147,8 +139,8 @@ func (d *dispatcher) wake(preferred int) {
 	}
 }
 
-// take fills buf with the refs that wait, those of worker w's own ring first
-// (but see strangerEvery), and returns how many it took: at least one, or 0
+// take fills buf with the refs that wait, of all rings in equal parts if they are
+// more than fit, and returns how many it took: at least one, or 0
 // when ctx is done. It is called by worker w only. Refs of one ring come out in
 // the order of their pushes. A worker that finds less than half of buf waiting
 // lingers first; a ref that one collector had no room for may see another linger.
@@ -229,26 +221,38 @@ func (d *dispatcher) worthwhile(buf []ref) bool {
 	return d.linger <= 0 || 2*d.waiting() >= len(buf)
 }
 
-// sweep takes from ring after ring until buf is full or it has seen the end of
-// each, and wakes the next worker if it leaves work behind.
+// sweep takes what waits, and wakes the next worker if it leaves work behind.
+//
+// It begins with worker w's own ring and goes from one to the next until buf is
+// full or it has seen the end of each. If more waits than fits, it first takes
+// from each of the others its part, but at least one. So nothing waits for ever
+// in the ring of a worker that is stuck, and what comes out together was pushed
+// together: when thousands are held, those that came first go first.
 func (d *dispatcher) sweep(w int, buf []ref) int {
-	own := &d.workers[w]
-	own.sweeps++
-	from := w
-	if own.sweeps%strangerEvery == 0 {
-		from = int((uint64(w) + own.sweeps/strangerEvery) % uint64(len(d.rings)))
-	}
 	n := 0
+	if waiting := d.waiting(); waiting > len(buf) {
+		for from := d.after(w); from != w && n < len(buf); from = d.after(from) {
+			part := max(1, len(buf)*d.rings[from].len()/waiting)
+			n += d.rings[from].popInto(buf[n:min(n+part, len(buf))])
+		}
+	}
+	from := w
 	for range d.rings {
 		if n += d.rings[from].popInto(buf[n:]); n == len(buf) {
 			d.passOn(w)
 			break
 		}
-		if from++; from == len(d.rings) {
-			from = 0
-		}
+		from = d.after(from)
 	}
 	return n
+}
+
+// after is the ring after a ring.
+func (d *dispatcher) after(w int) int {
+	if w++; w < len(d.rings) {
+		return w
+	}
+	return 0
 }
 
 // ready reports whether a sweep would have found a ref.

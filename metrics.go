@@ -99,15 +99,15 @@ func (m *metrics) observe(l *ledger, d *dispatcher, f *feeder, p *policy, r *res
 	}
 	for id := range processorID(processors) {
 		gauge(fmt.Sprintf(`galo_pins{processor=%q}`, id), func() int { return r.pinnedAt(id) })
-		of := func(name string, value func(processorState) float64) {
-			m.set.NewGauge(fmt.Sprintf(`galo_processor_%s{processor=%q}`, name, id), func() float64 { return value(p.snapshot(id)) })
+		of := func(name string, value func(processorFigures) float64) {
+			m.set.NewGauge(fmt.Sprintf(`galo_processor_%s{processor=%q}`, name, id), func() float64 { return value(p.figures(id)) })
 		}
-		of("open", func(s processorState) float64 { return float64(oneIf(s.open)) })
-		of("slow", func(s processorState) float64 { return float64(oneIf(s.standing() == standingSlow)) })
-		of("in_flight", func(s processorState) float64 { return float64(s.inFlight) })
-		of("expected_seconds", func(s processorState) float64 { return s.expected.Seconds() })
-		of("probes_total", func(s processorState) float64 { return float64(s.probes) })
-		of("changes_total", func(s processorState) float64 { return float64(s.changes) })
+		of("open", func(s processorFigures) float64 { return float64(oneIf(s.standing != standingClosed)) })
+		of("slow", func(s processorFigures) float64 { return float64(oneIf(s.standing == standingSlow)) })
+		of("in_flight", func(s processorFigures) float64 { return float64(s.inFlight) })
+		of("expected_seconds", func(s processorFigures) float64 { return s.expected.Seconds() })
+		of("probes_total", func(s processorFigures) float64 { return float64(s.probes) })
+		of("changes_total", func(s processorFigures) float64 { return float64(s.changes) })
 	}
 }
 

@@ -11,13 +11,21 @@ import (
 // policy decides which processor a payment goes to, or that it waits. It is the one place that knows how the processors
 // are doing: it learns from the outcomes of our own attempts, from health readings, and from what other instances find.
 //
-// The rule: the cheaper processor while it is up and answers in good time; else wait for it, up to PATIENCE after acceptance;
-// then the dearer one, if that is up and quick; then either of them, however slow; else go on waiting. Whoever waits longest
-// goes first. A processor that refuses is closed to all but one payment at a time, the probe.
+// The rule, in the order in which it is applied (see decide):
+//
+//  1. The cheaper processor while it is up and answers in good time.
+//  2. While it refuses, one payment every so often finds out whether it still does: a probe. A refusal costs nothing.
+//  3. Otherwise a payment waits, until PATIENCE after it was accepted.
+//  4. After that it goes to the dearer one, if that is up and answers in good time, or is the probe that finds out.
+//  5. If neither answers in good time it waits on, until the late answer of one that is up costs less than waiting has cost already.
+//
+// Whoever was accepted first goes first.
 type policy struct {
 	patience    time.Duration
 	cheap, dear processorID
+	limit       int // attempts at once at each processor, of all instances together
 	clock       *clock
+	peers       func() int        // how many instances there are
 	backlog     func() int        // payments that wait before they even ask
 	arrivals    func() int64      // payments accepted since the start
 	publish     func(finding)     // tells the other instances what changed
@@ -27,6 +35,8 @@ type policy struct {
 	state       [processors]processorState
 	waiting     waiters
 	timer       *time.Timer // calls wake at the next moment at which waiting may end by itself
+	wakeAt      time.Time   // when that is
+	pace        pace
 	rate        arrivalRate
 	closed      bool // no permit is given any more
 
@@ -34,41 +44,52 @@ type policy struct {
 }
 
 const (
-	// A send that takes longer than 1.5 s may be missing from a summary that is asked for in the meantime; the rest is margin
-	// for queueing on both sides.
-	slowAnswer = 1200 * time.Millisecond
-	// Probes: often just after the closing, less often later. A refused probe costs nothing.
-	firstProbeGap = 100 * time.Millisecond
-	lastProbeGap  = time.Second
-	probeGrowth   = 3 // halves: the gap grows to 3/2
-	// A health reading is news for so long, and so long an outcome of our own outweighs it.
-	freshHealth = time.Second
-	// So many unknown outcomes in a row close a processor: lost answers alone, up to one in two, hardly ever do.
-	unknownsToClose = 12
-	// What was held is let go at this rate, or at twice the arrival rate, whichever is more: a burst would spend the CPU
-	// quota that intake lives on.
-	drainPerSecond = 500
-	// Pacing may catch up so much after a late timer.
-	paceSlack = 10 * time.Millisecond
+	// Probes of a processor that refuses: one at once, then more and more seldom, until they are one payment in probesPart.
+	firstProbeGap                   = 50 * time.Millisecond
+	probeGrowth                     = 3 // halves: the gap grows to 3/2
+	probesPart                      = 25
+	shortestLastGap, longestLastGap = 100 * time.Millisecond, time.Second
+	probesAtOnce                    = 6
+	// While other instances probe, too, each does at least once in so many gaps.
+	othersProbes = 4
+	quickRefusal = 500 * time.Millisecond
+	// Probes that may be out for long, while their payment could have been paid elsewhere, are fewer.
+	dearProbesPart            = 25
+	firstDearGap, lastDearGap = 200 * time.Millisecond, 2500 * time.Millisecond
+	// While there is patience nobody probes a slow one, unless health has said nothing for so long.
+	newsLife = 2 * healthWindow
+	// A reading weighs nothing against a good answer to what went out within this time before it.
+	ownWord = time.Second
+	// What another instance finds weighs nothing against a good answer of our own within this time, nor when it is older than findingLife.
+	ownFinding  = 100 * time.Millisecond
+	findingLife = 2 * time.Second
+	// A payment whose patience is over still waits for answers of the cheaper processor that have been under way for less than this, if that is well.
+	moment = 200 * time.Millisecond
+	// A late answer of the dearer processor is taken so much later than one of the cheaper.
+	dearLater = 10 * time.Second
 )
 
 // permit is the right to have one attempt out at a processor.
 type permit struct {
 	processor processorID
 	probe     bool
+	number    uint64 // of the attempt
+	ahead     int    // attempts that were unanswered when it went out
+	wentOut   time.Time
 	held      *bool // false once it was given back; under the policy's mu
 }
 
 func newPolicy(patience time.Duration, fees [processors]ppm, limit int, c *clock, log *slog.Logger) *policy {
-	p := &policy{patience: patience, clock: c, log: log, cheap: onDefault, dear: onFallback,
+	p := &policy{patience: patience, limit: limit, clock: c, log: log, cheap: onDefault, dear: onFallback, peers: func() int { return 1 },
 		backlog: func() int { return 0 }, arrivals: func() int64 { return 0 }, publish: func(finding) {}, reopened: func(processorID) {},
 		timed: func(processorID, standing, time.Duration) {}}
 	if fees[onFallback] < fees[onDefault] {
 		p.cheap, p.dear = onFallback, onDefault
 	}
 	for i := range p.state {
-		p.state[i] = processorState{open: true, limit: limit, probeGap: firstProbeGap}
+		p.state[i] = processorState{open: true, probeGap: firstProbeGap}
 	}
+	p.pace.start(time.Now(), 0) // what a restart finds in the journal is let go at a measured rate, too
 	p.timer = time.AfterFunc(time.Hour, p.wake)
 	p.timer.Stop()
 	return p
@@ -108,98 +129,139 @@ func (p *policy) acquireAt(id processorID) (permit, bool) {
 	defer p.mu.Unlock()
 	now, s := time.Now(), &p.state[id]
 	switch {
-	case p.closed || s.inFlight >= s.limit:
+	case p.closed || s.inFlight >= p.share():
 		return permit{}, false
 	case s.open:
 		return p.take(id, now, false), true
-	case s.probeDue(now):
+	case s.probeDue(now, prober{p.perSecond(now), int64(max(1, p.peers())), 0}):
 		return p.take(id, now, true), true
 	}
 	return permit{}, false
 }
 
+// share is how many attempts this instance may have out at a processor.
+func (p *policy) share() int { return max(1, p.limit/max(1, p.peers())) }
+
+// look is told of an answer that is overdue, in case nobody asks for anything meanwhile.
+func (p *policy) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.findSlow(time.Now())
+	p.grant()
+}
+
+// findSlow notices that a processor has not answered for so long that it counts as slow.
+func (p *policy) findSlow(now time.Time) {
+	for id := range p.state {
+		if p.changed(processorID(id), now, "no answer yet") {
+			p.tell(processorID(id), now, false)
+		}
+	}
+}
+
+func (p *policy) perSecond(now time.Time) int64 { return p.rate.perSecond(now, p.arrivals()) }
+
 // decide is the rule. It takes the permit where it says yes; else it says when waiting may end by itself.
 func (p *policy) decide(now time.Time, acceptedAt micros) (_ permit, ok bool, again time.Time) {
-	waited := p.clock.since(acceptedAt)
-	patient := waited < p.patience
+	beyond := p.clock.since(acceptedAt) - p.patience // less than nothing while there is patience
 	cheap, dear := &p.state[p.cheap], &p.state[p.dear]
+	rate, share := p.perSecond(now), p.share()
+	by := prober{rate, int64(max(1, p.peers())), beyond}
+	p.findSlow(now)
+	room := func(s *processorState) bool { return s.inFlight < share && s.unanswered() < s.window(rate, now) }
 
-	if cheap.usable() && cheap.paced(now) {
+	if cheap.good(now) && room(cheap) {
 		return p.take(p.cheap, now, false), true, again
 	}
-	if !patient && dear.usable() && dear.paced(now) {
-		return p.take(p.dear, now, false), true, again
-	}
-	if cheap.probeDue(now) {
+	if cheap.probeDue(now, by) && cheap.inFlight < share && (!cheap.open || beyond >= 0 || cheap.probeHinted() || now.Sub(cheap.healthAt) > newsLife) {
 		return p.take(p.cheap, now, true), true, again
 	}
-	if !patient && dear.probeDue(now) {
-		return p.take(p.dear, now, true), true, again
-	}
-	if !patient {
-		for _, id := range [...]processorID{p.cheap, p.dear} {
-			if s := &p.state[id]; s.open && s.inFlight < s.limit && s.paced(now) && !p.state[1-id].usable() {
-				return p.take(id, now, false), true, again
+	awaits := cheap.good(now) && cheap.inFlight < share && now.Sub(cheap.oldestUnanswered()) < moment // answers will make room
+	if beyond >= 0 && !awaits {
+		if dear.good(now) && room(dear) {
+			return p.take(p.dear, now, false), true, again
+		}
+		if dear.probeDue(now, by) && dear.inFlight < share {
+			return p.take(p.dear, now, true), true, again
+		}
+		if !cheap.good(now) && !dear.good(now) {
+			if cheap.open && room(cheap) && beyond >= cheap.expected(now) {
+				return p.take(p.cheap, now, false), true, again
+			}
+			if dear.open && room(dear) && beyond >= dear.expected(now)+dearLater {
+				return p.take(p.dear, now, false), true, again
 			}
 		}
 	}
-	soonest := func(t time.Time) {
-		if again.IsZero() || t.Before(again) {
-			again = t
+	return permit{}, false, p.again(now, by)
+}
+
+// again is when a payment that has waited so far beyond its patience may be let go although nothing happens meanwhile.
+func (p *policy) again(now time.Time, by prober) time.Time {
+	beyond := by.beyond
+	soonest := now.Add(longestLastGap)
+	at := func(t time.Time) {
+		if t.After(now) && t.Before(soonest) {
+			soonest = t
 		}
 	}
-	soonest(now.Add(lastProbeGap))
-	if patient {
-		soonest(now.Add(p.patience - waited))
-	}
+	at(now.Add(-beyond))
+	at(now.Add(p.state[p.cheap].expected(now) - beyond))
+	at(now.Add(p.state[p.dear].expected(now) + dearLater - beyond))
 	for i := range p.state {
 		s := &p.state[i]
-		if !s.open && !s.probing && s.probeAt.After(now) {
-			soonest(s.probeAt)
-		}
-		if s.open && s.pacing && s.nextAt.After(now) {
-			soonest(s.nextAt)
-		}
-		if news := s.healthAt.Add(freshHealth); s.open && s.expected > slowAnswer && news.After(now) {
-			soonest(news)
+		if !s.good(now) {
+			at(s.nextProbe(now, by))
+		} else if s.unanswered() > 0 {
+			at(s.oldestUnanswered().Add(moment))
+			at(s.oldestUnanswered().Add(goodAnswer + 1))
 		}
 	}
-	return permit{}, false, again
+	return soonest
 }
 
 func (p *policy) take(id processorID, now time.Time, probe bool) permit {
 	s := &p.state[id]
-	s.inFlight++
-	if probe {
-		s.probing = true
-		s.probes++
-	}
-	if s.pacing {
-		perSecond := max(drainPerSecond, 2*p.rate.perSecond(now, p.arrivals()))
-		s.nextAt = later(s.nextAt, now.Add(-paceSlack)).Add(time.Second / time.Duration(perSecond))
-		if len(p.waiting) <= 1 && p.backlog() == 0 {
-			s.pacing = false
-		}
-	}
 	held := true
-	return permit{processor: id, probe: probe, held: &held}
+	pm := permit{processor: id, probe: probe, wentOut: now, held: &held}
+	pm.number, pm.ahead = s.goOut(now)
+	if probe {
+		s.probes++
+		s.probesOut++
+		s.probedAt = now
+		s.probeGap = max(s.probeGap, firstProbeGap)
+	}
+	return pm
 }
 
-// grant serves the waiters, the oldest first, as far as the rule allows. What the oldest may not, no younger one may.
+// grant serves the waiters, the oldest first, as far as the rule and the pace allow. What the oldest may not, no younger one may.
 func (p *policy) grant() {
 	for len(p.waiting) > 0 && !p.closed {
-		pm, ok, again := p.decide(time.Now(), p.waiting[0].acceptedAt)
+		now := time.Now()
+		if p.pace.holds(now) {
+			p.wakeUp(p.pace.nextAt)
+			return
+		}
+		pm, ok, again := p.decide(now, p.waiting[0].acceptedAt)
 		if !ok {
-			p.timer.Reset(time.Until(again))
+			p.wakeUp(again)
 			return
 		}
 		heap.Pop(&p.waiting).(*waiter).granted <- pm
+		p.pace.spend(now, len(p.waiting)+p.backlog())
 	}
+}
+
+func (p *policy) wakeUp(at time.Time) {
+	p.wakeAt = at
+	p.timer.Reset(time.Until(at))
 }
 
 func (p *policy) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
+	p.pace.judge(now, now.Sub(p.wakeAt))
 	p.grant()
 }
 
@@ -207,21 +269,24 @@ func (p *policy) wake() {
 func (p *policy) release(pm permit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.free(pm)
+	if s := &p.state[pm.processor]; p.free(pm) && pm.number > s.spoken {
+		s.returned++
+	}
 	p.grant()
 }
 
 // free gives a permit back, whoever comes first.
-func (p *policy) free(pm permit) {
+func (p *policy) free(pm permit) (first bool) {
 	if !*pm.held {
-		return
+		return false
 	}
 	*pm.held = false
 	s := &p.state[pm.processor]
 	s.inFlight--
-	if pm.probe {
-		s.probing = false
+	if pm.probe && pm.number > s.probesFrom {
+		s.probesOut--
 	}
+	return true
 }
 
 // observe learns from the outcome of an attempt and gives its permit back.
@@ -230,116 +295,130 @@ func (p *policy) observe(pm permit, o outcome, took time.Duration) {
 	defer p.mu.Unlock()
 	p.free(pm)
 	s, now := &p.state[pm.processor], time.Now()
-	s.outcomeAt = now
+	news := s.speak(pm.number, pm.wentOut)
 	switch o {
 	case outcomePaid, outcomeTaken, outcomeInvalid:
 		s.unknowns = 0
-		if took <= slowAnswer {
+		if took <= goodAnswer {
 			s.goodAt = now
+			s.prove(pm.ahead, now)
 		}
-		if pm.probe {
-			s.expected = took // what was known before is old
-		} else {
+		switch {
+		case pm.probe && news:
+			s.answer = took // what was known before is old
+		case news:
 			s.learn(took)
 		}
-		s.probeGap = firstProbeGap
-		if !s.open {
+		if !s.open && (pm.probe || now.Sub(s.closedAt) > aboutThen) { // else it may have crossed the refusal on its way
 			p.open(pm.processor, now, "answered")
 		}
 	case outcomeRefused, outcomeBusy, outcomeMisconfigured:
-		if pm.probe {
-			s.probeGap = min(s.probeGap*probeGrowth/2, lastProbeGap)
-			s.probeAt = now.Add(s.probeGap)
-		}
-		if s.open {
+		s.refusal = took
+		switch {
+		case s.open:
 			p.close(pm.processor, now, o.String())
+		case pm.probe:
+			s.probeGap = s.probeGap * probeGrowth / 2
+			p.tell(pm.processor, now, true)
 		}
 	case outcomeUnknown:
-		s.unknowns++
-		if pm.probe {
-			s.probeAt = now.Add(s.probeGap)
+		if news && took > s.answer {
+			s.learn(took)
 		}
-		if s.open && s.unknowns >= unknownsToClose {
+		if s.unknowns++; s.open && s.unknowns >= unknownsToClose {
 			p.close(pm.processor, now, "unknown outcomes")
 		}
 	}
-	p.changed(pm.processor, now, "answer time")
-	p.grant()
-}
-
-// overdue is told of an attempt that has been out for longer than expected and still is. Unless others were answered
-// meanwhile, the processor counts as slow from now on: the next payments need not find out one by one.
-func (p *policy) overdue(id processorID, out time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s := &p.state[id]; out > s.expected && time.Since(s.outcomeAt) > out/2 {
-		s.expected = max(out, slowAnswer+time.Millisecond)
-		p.changed(id, time.Now(), "no answer yet")
+	if changed := p.changed(pm.processor, now, "answer time"); changed || pm.probe && s.open && !s.good(now) {
+		p.tell(pm.processor, now, !changed)
 	}
+	p.grant()
 }
 
 // expect is the answer time to reckon with.
 func (p *policy) expect(id processorID) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.state[id].expected
+	return p.state[id].expected(time.Now())
 }
 
-// health learns from a reading. It is up to five seconds old in what it says, so a fresh outcome of our own outweighs it.
+// health learns from a reading. It is fresh when it comes, so it replaces what is known, unless our own payments say that all is well.
 func (p *policy) health(id processorID, r healthReading, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.state[id]
 	s.healthAt = now
-	if now.Sub(s.outcomeAt) > freshHealth || r.minResponse > s.expected {
-		s.expected = r.minResponse
+	if !s.good(now) || now.Sub(s.spokenAt) > ownWord {
+		s.believe(r.minResponse, now)
+		if !r.failing && r.minResponse <= goodAnswer {
+			s.goodAt = now
+		}
+		switch {
+		case r.failing && s.open:
+			p.close(id, now, "health")
+		case !r.failing && !s.open:
+			s.probeSoon()
+		}
+		p.changed(id, now, "health")
 	}
-	if !r.failing && r.minResponse <= slowAnswer {
-		s.goodAt = now
-	}
-	switch {
-	case r.failing && s.open && now.Sub(s.outcomeAt) > freshHealth:
-		p.close(id, now, "health")
-	case !r.failing && !s.open:
-		s.probing, s.probeAt = false, now // a slow probe may still be out: it does not stand in the way
-	}
-	p.changed(id, now, "health")
 	p.grant()
 }
 
-// heard learns from another instance: a hint to look for ourselves, or to hold back.
+// heard learns from another instance: a hint to look for ourselves. With it comes no more than one payment's way to and fro.
 func (p *policy) heard(f finding) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, now := &p.state[f.processor], time.Now()
+	if time.Duration(nowMicros()-f.at)*time.Microsecond > findingLife {
+		return
+	}
+	why := "heard from " + f.instance
 	switch {
-	case f.open && !s.open:
-		s.probeAt = now
-	case !f.open && s.open:
-		p.shut(f.processor, now, "heard from "+f.instance)
+	case f.probe:
+		if f.open == s.open && !s.good(now) {
+			s.heardProbe(now)
+		}
+	case !f.open:
+		if s.open && now.Sub(s.goodAt) > ownFinding {
+			p.shut(f.processor, now, why)
+		}
+	case f.answerTime > goodAnswer:
+		if s.good(now) && now.Sub(s.spokenAt) > f.answerTime {
+			s.believe(f.answerTime, now)
+			p.changed(f.processor, now, why)
+		}
+	case !s.good(now):
+		s.probeSoon()
 	}
 	p.grant()
 }
 
 func (p *policy) open(id processorID, now time.Time, why string) {
 	s := &p.state[id]
-	s.open, s.probing = true, false
-	s.pacing, s.nextAt = true, now
+	s.open = true
 	p.changed(id, now, why)
-	p.publish(finding{processor: id, open: true, answerTime: s.expected, at: nowMicros()})
+	if cheap := &p.state[p.cheap]; id == p.dear && !cheap.open {
+		cheap.probeSoon() // outages of both tend to end together
+	}
+	p.tell(id, now, false)
 	p.reopened(id)
 }
 
 func (p *policy) close(id processorID, now time.Time, why string) {
 	p.shut(id, now, why)
-	p.publish(finding{processor: id, open: false, at: nowMicros()})
+	p.tell(id, now, false)
+}
+
+// tell tells the other instances how a processor is.
+func (p *policy) tell(id processorID, now time.Time, probe bool) {
+	s := &p.state[id]
+	p.publish(finding{processor: id, open: s.open, probe: probe, answerTime: s.expected(now), at: nowMicros()})
 }
 
 func (p *policy) shut(id processorID, now time.Time, why string) {
 	s := &p.state[id]
-	s.open, s.unknowns = false, 0
-	s.probeGap = firstProbeGap
-	s.probeAt = now.Add(s.probeGap)
+	s.open, s.unknowns, s.closedAt = false, 0, now
+	s.probeSoon()
 	p.changed(id, now, why)
 }
 
@@ -351,9 +430,18 @@ func (p *policy) stop() {
 	p.timer.Stop()
 }
 
-// snapshot is a copy of what is known of a processor.
-func (p *policy) snapshot(id processorID) processorState {
+// processorFigures are what is told of a processor.
+type processorFigures struct {
+	standing standing
+	inFlight int
+	expected time.Duration
+	probes   int64
+	changes  int64
+}
+
+func (p *policy) figures(id processorID) processorFigures {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.state[id]
+	s, now := &p.state[id], time.Now()
+	return processorFigures{s.standing(now), s.inFlight, s.expected(now), s.probes, s.changes}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,6 +48,26 @@ func refuseOne(p *policy, id processorID) {
 	}
 }
 
+// noProbes is as if as many probes of a processor were out as may be.
+func noProbes(p *policy, id processorID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state[id].probesOut = probesAtOnce
+}
+
+// pays sends so many payments to a processor, one after the other, and has each answered after so long.
+func pays(t *testing.T, p *policy, id processorID, n int, took time.Duration) {
+	t.Helper()
+	for range n {
+		pm, ok := p.acquireAt(id)
+		if !ok {
+			t.Fatal("no permit")
+		}
+		time.Sleep(took)
+		p.observe(pm, outcomePaid, took)
+	}
+}
+
 func TestPolicyTakesTheCheaperOneAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPolicy(10*time.Second, 10)
@@ -72,24 +93,23 @@ func TestPolicyHoldsForItsPatienceThenGoesToTheDearer(t *testing.T) {
 		p := testPolicy(10*time.Second, 10)
 		defer p.stop()
 		refuseOne(p, onDefault)
+		noProbes(p, onDefault)
 		var a asker
-		go a.ask(t.Context(), p) // this one becomes the first probe, and stays out
-		time.Sleep(time.Second)
 		for range 3 {
 			go a.ask(t.Context(), p)
 		}
 		time.Sleep(9999 * time.Millisecond)
 		synctest.Wait()
-		if g := a.granted(); len(g) != 1 || g[0].processor != onDefault || !g[0].pm.probe {
+		if g := a.granted(); len(g) != 0 {
 			t.Fatalf("before patience ended: %+v", g)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		g := a.granted()
-		if len(g) != 4 {
+		if len(g) != 3 {
 			t.Fatalf("%d went", len(g))
 		}
-		for _, one := range g[1:] {
+		for _, one := range g {
 			if one.processor != onFallback || one.after != 10*time.Second {
 				t.Errorf("%s after %s", one.processor, one.after)
 			}
@@ -97,43 +117,53 @@ func TestPolicyHoldsForItsPatienceThenGoesToTheDearer(t *testing.T) {
 	})
 }
 
-func TestPolicyProbesWithOnePaymentAtATime(t *testing.T) {
+// TestProbesOfARefusingProcessorBecomeSeldom: the first follows at once, and after those that are refused come longer and longer gaps, up to that
+// at which few of the payments are probes.
+func TestProbesOfARefusingProcessorBecomeSeldom(t *testing.T) {
+	for perSecond, last := range map[int]time.Duration{5: longestLastGap, 50: probesPart * time.Second / 50, 1000: shortestLastGap} {
+		synctest.Test(t, func(t *testing.T) {
+			p := testPolicy(5*time.Second, 100)
+			defer p.stop()
+			arrived := func() int64 {
+				return int64(time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).Seconds() * float64(perSecond))
+			}
+			p.arrivals = arrived
+			refuseOne(p, onDefault)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var gaps []time.Duration
+			for last := time.Now(); len(gaps) < 16; last = time.Now() {
+				pm, ok := p.acquire(ctx, p.clock.now())
+				if !ok || !pm.probe || pm.processor != onDefault {
+					t.Fatalf("%+v", pm)
+				}
+				gaps = append(gaps, time.Since(last).Round(time.Millisecond))
+				p.observe(pm, outcomeRefused, 0)
+			}
+			if gaps[0] != 0 || gaps[2] <= gaps[1] || gaps[15] < last || gaps[15] > last+time.Millisecond {
+				t.Errorf("at %d payments a second: gaps %v, want %v in the end", perSecond, gaps, last)
+			}
+		})
+	}
+}
+
+// TestFewProbesHang: while none is answered they stand apart further and further, and then no more go.
+func TestFewProbesHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPolicy(time.Hour, 100)
 		defer p.stop()
 		refuseOne(p, onDefault)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
 		var a asker
+		ctx, cancel := context.WithCancel(t.Context())
 		for range 20 {
 			go a.ask(ctx, p)
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(time.Minute)
 		synctest.Wait()
-		if n := len(a.granted()); n != 1 {
-			t.Fatalf("%d probes out at once", n)
+		if n := len(a.granted()); n != probesAtOnce {
+			t.Errorf("%d probes out at once, want %d", n, probesAtOnce)
 		}
-		var gaps []time.Duration
-		for range 8 { // each probe is refused: the next one follows later and later
-			probe := a.granted()[len(a.granted())-1]
-			p.observe(probe.pm, outcomeRefused, 0)
-			before, n := time.Now(), len(a.granted())
-			for len(a.granted()) == n {
-				time.Sleep(time.Millisecond)
-				synctest.Wait()
-			}
-			gaps = append(gaps, time.Since(before))
-		}
-		if gaps[0] > 2*firstProbeGap || gaps[len(gaps)-1] < lastProbeGap || gaps[len(gaps)-1] > lastProbeGap+10*time.Millisecond {
-			t.Errorf("gaps %v", gaps)
-		}
-		last := a.granted()
-		p.observe(last[len(last)-1].pm, outcomePaid, time.Millisecond)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if n := len(a.granted()); n != 20 {
-			t.Errorf("%d went after the probe was answered, want all 20", n)
-		}
+		cancel()
 	})
 }
 
@@ -170,56 +200,57 @@ func TestPolicyAvoidsASlowProcessorWhileThereIsPatience(t *testing.T) {
 			p.health(id, healthReading{minResponse: 3 * time.Second}, time.Now())
 		}
 		var a asker
-		go a.ask(t.Context(), p)
-		time.Sleep(4 * time.Second)
-		synctest.Wait()
-		if g := a.granted(); len(g) != 1 || !g[0].pm.probe || g[0].after != freshHealth {
-			t.Fatalf("one may look how slow it still is, once health is old: %+v", g)
+		for range 3 {
+			go a.ask(t.Context(), p)
 		}
-		go a.ask(t.Context(), p)
 		time.Sleep(4999 * time.Millisecond)
 		synctest.Wait()
-		if n := len(a.granted()); n != 1 {
+		if n := len(a.granted()); n != 0 {
 			t.Fatalf("%d went to a slow processor", n)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if g := a.granted(); len(g) != 2 || g[1].after != 5*time.Second {
-			t.Fatalf("slow beats never: %+v", g)
+		g := a.granted()
+		if len(g) != 3 {
+			t.Fatalf("%d went: slow beats never", len(g))
+		}
+		// One looks whether the cheaper one is slow still, and one the dearer; for the third, waiting costs as much as the answer by then.
+		if !g[0].pm.probe || !g[1].pm.probe || g[0].processor == g[1].processor || g[0].after != 5*time.Second || g[1].after != 5*time.Second {
+			t.Errorf("%+v", g[:2])
+		}
+		if g[2].processor != onDefault || g[2].after <= 5*time.Second || g[2].after > 8*time.Second {
+			t.Errorf("%+v", g[2])
 		}
 		p.health(onFallback, healthReading{minResponse: time.Millisecond}, time.Now())
-		before := p.snapshot(onFallback).inFlight
-		p.acquire(t.Context(), p.clock.now()-micros(time.Minute.Microseconds()))
-		if s := p.snapshot(onFallback); s.inFlight != before+1 {
+		if pm, _ := p.acquire(t.Context(), p.clock.now()-micros(time.Minute.Microseconds())); pm.processor != onFallback && !pm.probe {
 			t.Error("a quick dear one beats a slow cheap one, once patience is over")
 		}
 	})
 }
 
-// TestProbeThatWasSlowDoesNotCloseAQuickProcessor: it was sent while the processor was slow, which it is no more.
-func TestProbeThatWasSlowDoesNotCloseAQuickProcessor(t *testing.T) {
+// TestTheYoungestAttemptHasTheLastWord: what went out while the processor was slow says nothing of it any more, once one that went out later was
+// answered quickly, however late that comes.
+func TestTheYoungestAttemptHasTheLastWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPolicy(time.Hour, 100)
 		defer p.stop()
-		refuseOne(p, onDefault)
-		var a asker
-		for range 5 {
-			go a.ask(t.Context(), p)
+		pays(t, p, onDefault, 10, 10*time.Millisecond)
+		old, _ := p.acquireAt(onDefault)
+		time.Sleep(time.Second)
+		if e := p.figures(onDefault).expected; e != time.Second {
+			t.Errorf("%v expected, while one has been out for a second", e)
 		}
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		p.observe(a.granted()[0].pm, outcomePaid, 1900*time.Millisecond)
-		synctest.Wait()
-		g := a.granted()
-		if len(g) != 2 || !g[1].pm.probe {
-			t.Fatalf("%d went, want one more probe", len(g))
+		pays(t, p, onDefault, 1, 10*time.Millisecond)
+		if e := p.figures(onDefault).expected; e > 10*time.Millisecond {
+			t.Errorf("%v expected after a quick answer", e)
 		}
-		time.Sleep(20 * time.Millisecond)
-		p.observe(g[1].pm, outcomePaid, 20*time.Millisecond)
-		time.Sleep(100 * time.Millisecond)
-		synctest.Wait()
-		if n := len(a.granted()); n != 5 {
-			t.Errorf("%d went", n)
+		time.Sleep(3 * time.Second)
+		if f := p.figures(onDefault); f.standing != standingOpen {
+			t.Errorf("%s, since an old attempt is out", f.standing)
+		}
+		p.observe(old, outcomePaid, 4010*time.Millisecond)
+		if f := p.figures(onDefault); f.standing != standingOpen || f.expected > 10*time.Millisecond {
+			t.Errorf("%+v after the answer to an old attempt", f)
 		}
 	})
 }
@@ -227,43 +258,261 @@ func TestProbeThatWasSlowDoesNotCloseAQuickProcessor(t *testing.T) {
 // TestHangingSendsCloseTheGateForOthers: a processor that has become slow is not found out by hundreds.
 func TestHangingSendsCloseTheGateForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := testPolicy(time.Hour, 100)
+		p := testPolicy(time.Hour, 800)
 		defer p.stop()
-		for range 10 {
-			pm, _ := p.acquire(t.Context(), p.clock.now())
-			p.observe(pm, outcomePaid, 5*time.Millisecond)
-		}
-		p.acquire(t.Context(), p.clock.now())
-		time.Sleep(400 * time.Millisecond)
-		p.overdue(onDefault, 400*time.Millisecond)
+		p.health(onDefault, healthReading{}, time.Now())
+		pays(t, p, onDefault, 10, 5*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		var a asker
-		for range 5 {
-			go a.ask(t.Context(), p)
+		for range 200 {
+			go a.ask(ctx, p)
 		}
+		time.Sleep(time.Minute / 10)
 		synctest.Wait()
-		if g := a.granted(); len(g) != 1 || !g[0].pm.probe {
-			t.Errorf("%d went, want only a probe", len(g))
+		if n := len(a.granted()); n != firstWindow {
+			t.Errorf("%d went before one was answered, want %d", n, firstWindow)
+		}
+		if f := p.figures(onDefault); f.standing != standingSlow {
+			t.Errorf("%+v", f)
 		}
 	})
 }
 
-func TestPolicyReopensOnHealth(t *testing.T) {
+// TestTheWindowOpensInSteps: each round of answers lets about twice as many go out at once.
+func TestTheWindowOpensInSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy(time.Hour, 800)
+		defer p.stop()
+		p.pace.on = false
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var a asker
+		for range 2000 {
+			go a.ask(ctx, p)
+		}
+		synctest.Wait()
+		answered := 0
+		var rounds []int
+		for range 6 {
+			time.Sleep(100 * time.Millisecond)
+			g := a.granted()
+			rounds = append(rounds, len(g)-answered)
+			for _, one := range g[answered:] {
+				p.observe(one.pm, outcomePaid, 100*time.Millisecond)
+			}
+			answered = len(g)
+			synctest.Wait()
+		}
+		for n := 1; n < len(rounds); n++ {
+			if rounds[n] < rounds[n-1] || rounds[n] > 3*rounds[n-1]+firstWindow {
+				t.Errorf("rounds of %v", rounds)
+			}
+		}
+		if last := rounds[len(rounds)-1]; rounds[0] != firstWindow || last < 500 {
+			t.Errorf("rounds of %v", rounds)
+		}
+	})
+}
+
+// TestHangingProbesDoNotStandInTheWayOfWhatHealthSays: as soon as it is said to be well another one goes out.
+func TestHangingProbesDoNotStandInTheWayOfWhatHealthSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPolicy(time.Hour, 10)
 		defer p.stop()
 		refuseOne(p, onDefault)
+		noProbes(p, onDefault)
 		var a asker
-		go a.ask(t.Context(), p)
-		go a.ask(t.Context(), p)
-		time.Sleep(5 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range 3 {
+			go a.ask(ctx, p)
+		}
 		synctest.Wait()
-		if n := len(a.granted()); n != 1 {
-			t.Fatalf("%d out, want the probe, which hangs", n)
+		if n := len(a.granted()); n != 0 {
+			t.Fatalf("%d went", n)
 		}
 		p.health(onDefault, healthReading{minResponse: time.Millisecond}, time.Now())
 		synctest.Wait()
-		if n := len(a.granted()); n != 2 {
-			t.Error("a hanging probe stands in the way of what health says")
+		if n := len(a.granted()); n != 1 {
+			t.Errorf("%d went, want one that looks", n)
+		}
+	})
+}
+
+// TestOwnAnswersOutweighHealth: it lies, or is behind.
+func TestOwnAnswersOutweighHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy(time.Hour, 10)
+		defer p.stop()
+		for _, r := range []healthReading{{failing: true}, {minResponse: 4 * time.Second}} {
+			pays(t, p, onDefault, 1, time.Millisecond)
+			p.health(onDefault, r, time.Now())
+			if f := p.figures(onDefault); f.standing != standingOpen {
+				t.Errorf("%+v: %s", r, f.standing)
+			}
+			time.Sleep(2 * ownWord)
+			p.health(onDefault, r, time.Now())
+			if f := p.figures(onDefault); f.standing == standingOpen {
+				t.Errorf("%+v: open, though we know nothing better", r)
+			}
+			p.health(onDefault, healthReading{}, time.Now())
+			pays(t, p, onDefault, 1, time.Millisecond)
+		}
+	})
+}
+
+// TestFindingsOfOthersAreHints: they weigh less than what we have just seen, and nothing when they are old.
+func TestFindingsOfOthersAreHints(t *testing.T) {
+	closed := finding{processor: onDefault, instance: "other"}
+	slow := finding{processor: onDefault, instance: "other", open: true, answerTime: 2 * time.Second}
+	for _, one := range []struct {
+		name  string
+		f     finding
+		since time.Duration // the last answer of our own
+		age   time.Duration
+		want  standing
+	}{
+		{"closed", closed, time.Second, 0, standingClosed},
+		{"closed, but not to us", closed, 10 * time.Millisecond, 0, standingOpen},
+		{"closed long ago", closed, time.Second, 2 * findingLife, standingOpen},
+		{"slow", slow, 3 * time.Second, 0, standingSlow},
+		{"slow before our last answer", slow, time.Second, 0, standingOpen},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := testPolicy(time.Hour, 10)
+			defer p.stop()
+			pays(t, p, onDefault, 1, time.Millisecond)
+			time.Sleep(one.since)
+			one.f.at = nowMicros() - micros(one.age.Microseconds())
+			p.heard(one.f)
+			if f := p.figures(onDefault); f.standing != one.want {
+				t.Errorf("%s: %s, want %s", one.name, f.standing, one.want)
+			}
+		})
+	}
+}
+
+// TestAFindingThatAllIsWellIsLookedIntoByOne: a processor that refuses or is slow is probed at once, even by a payment that has patience.
+func TestAFindingThatAllIsWellIsLookedIntoByOne(t *testing.T) {
+	for _, trouble := range []healthReading{{failing: true}, {minResponse: 3 * time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := testPolicy(time.Hour, 10)
+			defer p.stop()
+			p.health(onDefault, trouble, time.Now())
+			noProbes(p, onDefault)
+			var a asker
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			for range 3 {
+				go a.ask(ctx, p)
+			}
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if n := len(a.granted()); n != 0 {
+				t.Fatalf("%d went", n)
+			}
+			p.heard(finding{processor: onDefault, instance: "other", open: true, answerTime: time.Millisecond, at: nowMicros()})
+			synctest.Wait()
+			if g := a.granted(); len(g) != 1 || !g[0].pm.probe {
+				t.Errorf("%+v", g)
+			}
+		})
+	}
+}
+
+// TestInstancesThatHearEachOtherShareTheProbes: each has heard of the others', and keeps back for the most part; but it never relies on them alone.
+func TestInstancesThatHearEachOtherShareTheProbes(t *testing.T) {
+	probes := func(heard bool) (n int) {
+		synctest.Test(t, func(t *testing.T) {
+			p := testPolicy(time.Minute, 10)
+			defer p.stop()
+			p.peers = func() int { return 4 }
+			refuseOne(p, onDefault)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			for ctx.Err() == nil {
+				go func() {
+					if pm, ok := p.acquire(ctx, p.clock.now()); ok {
+						n++
+						p.observe(pm, outcomeRefused, 0)
+					}
+				}()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if heard {
+					p.heard(finding{processor: onDefault, instance: "other", probe: true, at: nowMicros()})
+				}
+			}
+		})
+		return n
+	}
+	if alone, among := probes(false), probes(true); among < 2 || among > alone/2 {
+		t.Errorf("%d probes of one who hears nothing, %d of one who hears others", alone, among)
+	}
+}
+
+// TestWhenTheDearerIsBackTheCheaperIsLookedAt: outages of both tend to end together.
+func TestWhenTheDearerIsBackTheCheaperIsLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy(0, 10)
+		defer p.stop()
+		refuseOne(p, onDefault)
+		refuseOne(p, onFallback)
+		for range 20 { // both are probed ever more seldom
+			pm, _ := p.acquire(t.Context(), p.clock.now())
+			p.observe(pm, outcomeRefused, 0)
+		}
+		pm, _ := p.acquire(t.Context(), p.clock.now())
+		for pm.processor == onDefault {
+			p.observe(pm, outcomeRefused, 0)
+			pm, _ = p.acquire(t.Context(), p.clock.now())
+		}
+		p.observe(pm, outcomePaid, 0)
+		if pm, _ := p.acquire(t.Context(), p.clock.now()); pm.processor != onDefault || !pm.probe {
+			t.Errorf("%+v", pm)
+		}
+	})
+}
+
+// TestImpatientPaymentsWaitAMomentForTheCheaper: it is well, and only answers that are under way keep them.
+func TestImpatientPaymentsWaitAMomentForTheCheaper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy(0, 10)
+		defer p.stop()
+		p.limit = 800
+		var a asker
+		for range firstWindow + 2 {
+			go a.ask(t.Context(), p)
+		}
+		time.Sleep(moment / 2)
+		synctest.Wait()
+		g := a.granted()
+		if len(g) != firstWindow {
+			t.Fatalf("%d went", len(g))
+		}
+		p.release(g[0].pm)
+		synctest.Wait()
+		time.Sleep(moment)
+		synctest.Wait()
+		g = a.granted()
+		if len(g) != firstWindow+2 || g[firstWindow].processor != onDefault || g[firstWindow+1].processor != onFallback ||
+			g[firstWindow+1].after != moment {
+			t.Errorf("%+v", g[firstWindow:])
+		}
+	})
+}
+
+// TestASuccessThatCrossesTheRefusalDoesNotOpen: it was decided before.
+func TestASuccessThatCrossesTheRefusalDoesNotOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy(time.Hour, 10)
+		defer p.stop()
+		first, _ := p.acquireAt(onDefault)
+		refuseOne(p, onDefault)
+		p.observe(first, outcomePaid, time.Millisecond)
+		if f := p.figures(onDefault); f.standing != standingClosed {
+			t.Errorf("%s", f.standing)
 		}
 	})
 }
@@ -273,22 +522,28 @@ func TestPolicyPacesWhatItHeld(t *testing.T) {
 		p := testPolicy(time.Hour, 1000)
 		defer p.stop()
 		refuseOne(p, onDefault)
-		var a asker
-		for range 2 * drainPerSecond {
-			go a.ask(t.Context(), p)
+		noProbes(p, onDefault)
+		var went atomic.Int64
+		const held = 2000
+		for range held {
+			go func() {
+				pm, _ := p.acquire(t.Context(), p.clock.now())
+				went.Add(1)
+				time.Sleep(time.Millisecond)
+				p.observe(pm, outcomePaid, time.Millisecond)
+			}()
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Minute)
+		p.health(onDefault, healthReading{minResponse: time.Millisecond}, time.Now())
+		time.Sleep(paceStep)
 		synctest.Wait()
-		p.observe(a.granted()[0].pm, outcomePaid, time.Millisecond)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if n := len(a.granted()); n < drainPerSecond*9/10 || n > drainPerSecond*11/10 {
-			t.Errorf("%d went in the first second, want about %d", n, drainPerSecond)
+		if n, most := went.Load(), int64(firstPace*paceStep.Seconds()*1.2)+10; n < 20 || n > most {
+			t.Errorf("%d went in the first %s, want at most %d", n, paceStep, most)
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if n := len(a.granted()); n != 2*drainPerSecond {
-			t.Errorf("%d went in the end", n)
+		if n := went.Load(); n != held {
+			t.Errorf("%d went in the end: where CPU is to be had, pacing keeps nobody", n)
 		}
 	})
 }
@@ -315,6 +570,18 @@ func TestPolicyBoundsWhatIsInFlight(t *testing.T) {
 	})
 }
 
+// TestInstancesShareWhatAProcessorServes: each has its part of the limit.
+func TestInstancesShareWhatAProcessorServes(t *testing.T) {
+	p := testPolicy(time.Hour, 12)
+	defer p.stop()
+	p.peers = func() int { return 4 }
+	for n := range 4 {
+		if _, ok := p.acquireAt(onDefault); ok != (n < 3) {
+			t.Fatalf("permit %d: %t", n, ok)
+		}
+	}
+}
+
 // TestPermitGivenBackByTwoAtOnce: a look-up and a late answer may both end an attempt.
 func TestPermitGivenBackByTwoAtOnce(t *testing.T) {
 	p := testPolicy(time.Hour, 1)
@@ -328,7 +595,7 @@ func TestPermitGivenBackByTwoAtOnce(t *testing.T) {
 		both.Go(func() { p.release(pm) })
 		both.Go(func() { p.observe(pm, outcomePaid, time.Millisecond) })
 		both.Wait()
-		if n := p.snapshot(onDefault).inFlight; n != 0 {
+		if n := p.figures(onDefault).inFlight; n != 0 {
 			t.Fatalf("%d in flight", n)
 		}
 	}
@@ -373,7 +640,7 @@ func TestLostAnswersDoNotCloseAProcessor(t *testing.T) {
 			pm, _ := p.acquireAt(onDefault)
 			p.observe(pm, outcomeUnknown, time.Millisecond)
 		}
-		if p.snapshot(onDefault).open {
+		if p.figures(onDefault).standing != standingClosed {
 			t.Error("still open after nothing but unknown outcomes")
 		}
 	})

@@ -17,11 +17,11 @@ const (
 
 func (s standing) String() string { return [...]string{"open", "slow", "closed"}[s] }
 
-func (s *processorState) standing() standing {
+func (s *processorState) standing(now time.Time) standing {
 	switch {
 	case !s.open:
 		return standingClosed
-	case s.expected > slowAnswer:
+	case !s.good(now):
 		return standingSlow
 	}
 	return standingOpen
@@ -30,20 +30,23 @@ func (s *processorState) standing() standing {
 // changed is called wherever the standing of a processor may have changed, under the policy's mu. If it has, one line of the log
 // says so and why, and the change is timed: leaving open, since the last sign that all was well (the time to detect); being open
 // again, since it was left (the time to recover).
-func (p *policy) changed(id processorID, now time.Time, why string) {
+func (p *policy) changed(id processorID, now time.Time, why string) bool {
 	s := &p.state[id]
-	was, is := s.stood, s.standing()
+	was, is := s.stood, s.standing(now)
 	if is == was {
-		return
+		return false
 	}
 	s.stood = is
 	s.changes++
-	level, words := slog.LevelWarn, []any{"processor", id.String(), "was", was.String(), "why", why, "expected", s.expected}
+	level, words := slog.LevelWarn, []any{"processor", id.String(), "was", was.String(), "why", why, "expected", s.expected(now)}
 	switch {
 	case is == standingOpen:
 		away := now.Sub(s.leftAt)
 		level, words = slog.LevelInfo, append(words, "away", away, "waiting", p.heldNow())
 		p.timed(id, is, away)
+		if !p.pace.on {
+			p.pace.start(now, p.perSecond(now))
+		}
 	case was == standingOpen:
 		s.leftAt = now
 		if !s.goodAt.IsZero() {
@@ -53,6 +56,7 @@ func (p *policy) changed(id processorID, now time.Time, why string) {
 		}
 	}
 	p.log.Log(context.Background(), level, "processor "+is.String(), words...)
+	return true
 }
 
 // held is how many payments wait for the policy.

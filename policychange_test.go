@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -48,26 +49,29 @@ func TestEachChangeOfAProcessorIsOneLineThatSaysWhy(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		p.health(onDefault, healthReading{minResponse: 5 * time.Millisecond}, time.Now())
 		attempt(outcomePaid, 10*time.Millisecond)
-		time.Sleep(400 * time.Millisecond)
-		p.overdue(onDefault, 400*time.Millisecond)
-		p.heard(finding{processor: onDefault, instance: "other"})
+		if _, ok := p.acquireAt(onDefault); !ok {
+			t.Fatal("no permit")
+		}
+		time.Sleep(goodAnswer + time.Millisecond)
+		p.look()
+		p.heard(finding{processor: onDefault, instance: "other", at: nowMicros()})
 		p.health(onFallback, healthReading{failing: true}, time.Now())
 
 		want := []string{
 			`level=WARN msg="processor closed" processor=default was=open why=refused expected=5ms last_good=300ms`,
 			`level=WARN msg="processor slow" processor=default was=closed why=answered expected=2s`,
 			`level=INFO msg="processor open" processor=default was=slow why=health expected=5ms away=6.02s waiting=0`,
-			`level=WARN msg="processor slow" processor=default was=open why="no answer yet" expected=1.201s last_good=400ms`,
-			`level=WARN msg="processor closed" processor=default was=slow why="heard from other" expected=1.201s`,
+			`level=WARN msg="processor slow" processor=default was=open why="no answer yet" expected=1.481s last_good=1.481s`,
+			`level=WARN msg="processor closed" processor=default was=slow why="heard from other" expected=1.481s`,
 			`level=WARN msg="processor closed" processor=fallback was=open why=health expected=0s`,
 		}
 		if got := strings.Split(strings.TrimSpace(said.String()), "\n"); !slices.Equal(got, want) {
 			t.Errorf("said\n%s\nwant\n%s", said.String(), strings.Join(want, "\n"))
 		}
-		if want := []time.Duration{300 * time.Millisecond, 6020 * time.Millisecond, 400 * time.Millisecond}; !slices.Equal(timed, want) {
+		if want := []time.Duration{300 * time.Millisecond, 6020 * time.Millisecond, 1481 * time.Millisecond}; !slices.Equal(timed, want) {
 			t.Errorf("timed %v, want %v", timed, want)
 		}
-		if n := p.snapshot(onDefault).changes; n != 5 {
+		if n := p.figures(onDefault).changes; n != 5 {
 			t.Errorf("counted %d changes", n)
 		}
 	})
@@ -83,19 +87,19 @@ func TestHeldPaymentsAreCountedWithThoseBehindThem(t *testing.T) {
 			t.Errorf("%d held for %v, though everything may go", p.held(), p.oldestHeld())
 		}
 		refuseOne(p, onDefault)
+		noProbes(p, onDefault)
 		time.Sleep(time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		var a asker
-		for range 3 { // the first one is the probe
-			go a.ask(t.Context(), p)
+		for range 2 {
+			go a.ask(ctx, p)
 			synctest.Wait()
 			time.Sleep(time.Second)
 		}
 		if p.held() != 2+40 || p.oldestHeld() != 2*time.Second {
 			t.Errorf("%d held, the oldest for %v", p.held(), p.oldestHeld())
 		}
-		p.observe(a.granted()[0].pm, outcomePaid, time.Millisecond) // or they would wait for ever
-		time.Sleep(time.Second)
-		synctest.Wait()
 	})
 }
 
@@ -123,7 +127,7 @@ func TestMetricsTimeAClosedProcessor(t *testing.T) {
 	g.accepted(nthID(2), "1.00")
 	shows("galo_processor_detect_seconds_count{processor=\"default\"} 1\n", "galo_processor_open{processor=\"default\"} 0\n",
 		"galo_processor_slow{processor=\"default\"} 0\n", "galo_held 1\n")
-	eventually(t, "a probe", func() bool { return g.policy.snapshot(onDefault).probes > 0 })
+	eventually(t, "a probe", func() bool { return g.policy.figures(onDefault).probes > 0 })
 	w.def.behave(nil)
 	g.becomes(nthID(2), "settled default")
 	shows("galo_processor_recover_seconds_count{processor=\"default\"} 1\n", "galo_processor_changes_total{processor=\"default\"} 2\n")

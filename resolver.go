@@ -212,7 +212,7 @@ func (r *resolver) end() { <-r.lookUps }
 
 // lookAfter asks for a payment while its answer is overdue: if it is there, it is settled without the answer.
 func (r *resolver) lookAfter(w *watched) {
-	r.policy.overdue(w.pm.processor, time.Since(w.since))
+	r.policy.look()
 	found := r.lookUp(w.v, w.pm.processor)
 	if found {
 		r.policy.release(w.pm)

@@ -48,7 +48,7 @@ func newPurgeScene(t *testing.T) *storeScene {
 // are never paid again, whatever instance they come to.
 func TestPurgeUnderLoadThenRedisIsWiped(t *testing.T) {
 	s := newPurgeScene(t)
-	const history, onTheWay, after = 60, 90, 120 // the ends of three parts
+	const history, onTheWay, after = 60, 60 + firstWindow, 120 // the ends of three parts
 	s.postAtBoth(0, history)
 	s.settled()
 	gate := make(chan struct{})

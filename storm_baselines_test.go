@@ -11,7 +11,7 @@ import (
 // policyParts is what a policy is made of.
 type policyParts struct {
 	storm    storm
-	limit    int // sends at once to each processor
+	limit    int // sends at once to each processor, of all instances
 	clock    *clock
 	log      *slog.Logger
 	bus      *stormBus
@@ -26,6 +26,7 @@ type policyMaker func(policyParts) stormPolicy
 func makeGalo(p policyParts) stormPolicy {
 	made := newPolicy(p.storm.patience, p.storm.fees, p.limit, p.clock, p.log)
 	made.backlog, made.arrivals, made.publish = p.backlog, p.arrivals, p.bus.publishFinding
+	made.peers = func() int { return p.storm.instances }
 	return made
 }
 
@@ -62,7 +63,7 @@ type refusedOnce struct {
 const retryPause = 100 * time.Millisecond
 
 func newBaseline(p policyParts, c choice) *baseline {
-	b := &baseline{choice: c, limit: p.limit, out: make(map[*bool]micros), refusals: make(map[micros]refusedOnce)}
+	b := &baseline{choice: c, limit: p.limit / p.storm.instances, out: make(map[*bool]micros), refusals: make(map[micros]refusedOnce)}
 	b.tick = time.AfterFunc(retryPause, b.wake)
 	return b
 }
@@ -169,8 +170,8 @@ func (b *baseline) stop() {
 	b.tick.Stop()
 }
 
+func (b *baseline) look()                               {}
 func (b *baseline) heard(finding)                       {}
-func (b *baseline) overdue(processorID, time.Duration)  {}
 func (b *baseline) expect(at processorID) time.Duration { return answerInTime }
 
 // alwaysCheap goes to the cheaper processor, come what may.

@@ -51,15 +51,18 @@ func (r *stormRun) figures() stormFigures {
 		case p.processor == best.processor:
 		case best.processor == seer.cheap:
 			f.Regret += one
+			r.tellOf(p.arrivedAt, func(s *stormSecond) { s.regretted++ })
 		default:
 			f.Reverse += one
 		}
 		sent, patience := time.UnixMicro(int64(p.requestedAt)).Sub(r.started), p.arrivedAt+r.storm.patience
 		if p.writtenAt-sent > answerInTime && best.patient {
 			f.Risk += one
+			r.tellOf(p.arrivedAt, func(s *stormSecond) { s.risked++ })
 		}
-		if g := good[p.instance]; g.until(sent)-g.until(patience) > lateGrace {
+		if g := good[p.instance]; best.patient && g.until(sent)-g.until(patience) > lateGrace {
 			f.Late += one
+			r.tellOf(p.arrivedAt, func(s *stormSecond) { s.late++ })
 		}
 	}
 	f.Wait, f.Foreseen = quantiles(waits), quantiles(foreseen)
@@ -70,6 +73,19 @@ func (r *stormRun) figures() stormFigures {
 		f.TooSoon += p.counts.tooSoon
 	}
 	return f
+}
+
+// knownGood are the good times at which the processor does not fail.
+func (w weather) knownGood() []interval {
+	var known []interval
+	for _, g := range w.goodTimes() {
+		for i, s := range w {
+			if one := (interval{max(g.from, s.from), min(g.to, w.end(i))}); !s.failing && one.from < one.to {
+				known = append(known, one)
+			}
+		}
+	}
+	return known
 }
 
 // quantiles are the 50th and the 99th percentile.
@@ -87,11 +103,11 @@ type goodSum struct {
 	before []time.Duration // good time before each
 }
 
-// somewhereGood is when some processor would answer well and in time, by instance.
+// somewhereGood is when some processor would answer well and in time, and does not fail meanwhile, so that one could know, by instance.
 func (s *storm) somewhereGood() []goodSum {
 	all := make([]goodSum, s.instances)
 	for n := range all {
-		all[n] = sumOf(append(s.seenBy(n, onDefault).goodTimes(), s.seenBy(n, onFallback).goodTimes()...))
+		all[n] = sumOf(append(s.seenBy(n, onDefault).knownGood(), s.seenBy(n, onFallback).knownGood()...))
 	}
 	return all
 }

@@ -14,6 +14,7 @@ import (
 type stormSecond struct {
 	accepted, held          int
 	posts, refused, written [processors]int
+	regretted, risked, late int // of those that were accepted in it, see stormFigures
 }
 
 // stormNote is a line of an instance's log.
@@ -24,15 +25,19 @@ type stormNote struct {
 
 // tell notes something for the time line, if there is to be one. The caller holds mu.
 func (r *stormRun) tell(note func(*stormSecond)) {
+	r.tellOf(r.elapsed(), note)
+}
+
+func (r *stormRun) tellOf(at time.Duration, note func(*stormSecond)) {
 	if r.seconds != nil {
-		note(&r.seconds[min(int(r.elapsed()/time.Second), len(r.seconds)-1)])
+		note(&r.seconds[min(int(at/time.Second), len(r.seconds)-1)])
 	}
 }
 
 // timeLine prints a line for each second, with the delays in milliseconds, and for whatever an instance logged. What happened after the end counts in the last second.
 func (r *stormRun) timeLine() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s\nsecond accepted   held |    default   sent refused   paid |   fallback   sent refused   paid\n", &r.storm)
+	fmt.Fprintf(&text, "%s\nsecond accepted   held |    default   sent refused   paid |   fallback   sent refused   paid | regret   risk   late\n", &r.storm)
 	notes := r.notes
 	for n, s := range r.seconds {
 		at := time.Duration(n) * time.Second
@@ -40,7 +45,7 @@ func (r *stormRun) timeLine() string {
 		for p, w := range r.storm.weather {
 			fmt.Fprintf(&text, " | %10s %6d %7d %6d", w.at(at), s.posts[p], s.refused[p], s.written[p])
 		}
-		fmt.Fprintln(&text)
+		fmt.Fprintf(&text, " | %6d %6d %6d\n", s.regretted, s.risked, s.late)
 		for ; len(notes) > 0 && (notes[0].at < at+time.Second || n == len(r.seconds)-1); notes = notes[1:] {
 			fmt.Fprintf(&text, "%10.3f s: %s\n", notes[0].at.Seconds(), notes[0].text)
 		}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,7 +38,7 @@ type gate interface {
 	acquireAt(id processorID) (permit, bool)
 	observe(pm permit, o outcome, took time.Duration)
 	release(pm permit)
-	overdue(id processorID, out time.Duration)
+	look()
 	expect(id processorID) time.Duration
 }
 
@@ -149,6 +151,8 @@ func (w *worker) sort() {
 			time.AfterFunc(unreadableRetry, func() { w.feeder.add(v.ref) })
 		}
 	}
+	// Of several rings, and repeated: those that were accepted first go first.
+	slices.SortFunc(won, func(a, b slotView) int { return cmp.Compare(a.acceptedAt, b.acceptedAt) })
 	w.views = won
 	if len(late) > 0 {
 		w.log.Warn("claimed long after they were accepted: both processors are asked before these are sent", "payments", len(late))

@@ -180,7 +180,7 @@ func TestClaimOfAnEarlierLifeIsVoid(t *testing.T) {
 		pol := b.policy.(*policy)
 		refuseOne(pol, onDefault)
 		pol.mu.Lock()
-		pol.state[onDefault].probing = true // nobody probes: the payment waits
+		pol.state[onDefault].probesOut = probesAtOnce // nobody probes: the payment waits
 		pol.mu.Unlock()
 		synctest.Wait()
 		b.accept(t, 1)
@@ -230,7 +230,7 @@ func TestOverdueAnswerIsLookedUpWhileItHangs(t *testing.T) {
 		if s.processor != onDefault || s.amount != 100 {
 			t.Errorf("%+v", s)
 		}
-		if n := b.policy.(*policy).snapshot(onDefault).inFlight; n != 0 {
+		if n := b.policy.(*policy).figures(onDefault).inFlight; n != 0 {
 			t.Errorf("%d in flight", n)
 		}
 		time.Sleep(20 * time.Second)

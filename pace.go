@@ -1,0 +1,59 @@
+package main
+
+import "time"
+
+// pace bounds how fast payments are let go that have waited: each costs CPU that intake lives on, too. It grows from step to step as long as
+// its own timer comes in time, and shrinks when that is late: then the CPU is spent.
+type pace struct {
+	on        bool
+	perSecond float64
+	nextAt    time.Time // when the next one may go
+	judgedAt  time.Time
+	late      time.Duration // the latest that a timer was since then
+	bound     bool          // it kept somebody since then
+}
+
+const (
+	firstPace            = 500 // per second, and at least twice the rate of arrivals
+	paceStep             = 100 * time.Millisecond
+	paceGrowth           = 1.5
+	paceInTime, paceLate = 5 * time.Millisecond, 20 * time.Millisecond
+	// So much may be caught up after a timer that came late.
+	paceSlack = 10 * time.Millisecond
+)
+
+func (c *pace) start(now time.Time, rate int64) {
+	*c = pace{on: true, perSecond: max(firstPace, 2*float64(rate)), nextAt: now, judgedAt: now}
+}
+
+// holds says that nobody may be let go yet.
+func (c *pace) holds(now time.Time) bool {
+	if !c.on || !now.Before(c.nextAt) {
+		return false
+	}
+	c.bound = true
+	return true
+}
+
+// spend counts one that was let go, while so many are left.
+func (c *pace) spend(now time.Time, left int) {
+	if left == 0 {
+		c.on = false
+	}
+	c.nextAt = later(c.nextAt, now.Add(-paceSlack)).Add(time.Duration(float64(time.Second) / c.perSecond))
+}
+
+// judge learns from how late a timer was.
+func (c *pace) judge(now time.Time, late time.Duration) {
+	c.late = max(c.late, late)
+	if !c.on || now.Sub(c.judgedAt) < paceStep {
+		return
+	}
+	switch {
+	case c.late < paceInTime && c.bound:
+		c.perSecond *= paceGrowth
+	case c.late > paceLate:
+		c.perSecond = max(firstPace, c.perSecond/2)
+	}
+	c.judgedAt, c.late, c.bound = now, 0, false
+}
