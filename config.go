@@ -30,7 +30,7 @@ type config struct {
 	allowPurge   bool
 	logLevel     slog.Level
 	sendTimeout  time.Duration
-	maxInFlight  int // Per processor, of this instance.
+	maxInFlight  int // Per processor, of all instances together.
 	linger       time.Duration
 	stopTimeout  time.Duration
 }
@@ -106,8 +106,8 @@ func settings() []setting {
 		{name: "SEND_TIMEOUT", standard: "10s",
 			meaning:   "how long an answer is waited for before the attempt is unknown",
 			valueKind: aDuration(100*time.Millisecond, time.Minute, func(c *config) *time.Duration { return &c.sendTimeout })},
-		{name: "MAX_IN_FLIGHT", standard: "256", meaning: "sends at once to each processor from this instance",
-			valueKind: aNumber(1, 600, func(c *config) *int { return &c.maxInFlight })},
+		{name: "MAX_IN_FLIGHT", standard: "800", meaning: "sends at once to each processor, from all instances together",
+			valueKind: aNumber(1, 1200, func(c *config) *int { return &c.maxInFlight })},
 		{name: "LINGER", standard: "5ms", meaning: "how long a claim or settle waits to fill a batch",
 			valueKind: aDuration(0, 100*time.Millisecond, func(c *config) *time.Duration { return &c.linger })},
 		{name: "STOP_TIMEOUT", standard: "20s", meaning: "how long a stop may take",

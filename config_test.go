@@ -44,7 +44,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 		patience:     10 * time.Second,
 		logLevel:     slog.LevelInfo,
 		sendTimeout:  10 * time.Second,
-		maxInFlight:  256,
+		maxInFlight:  800,
 		linger:       5 * time.Millisecond,
 		stopTimeout:  20 * time.Second,
 	}
@@ -151,7 +151,7 @@ func TestSettingsThatAreTaken(t *testing.T) {
 	f("SEND_TIMEOUT", "100ms", 100*time.Millisecond, func(c config) any { return c.sendTimeout })
 	f("SEND_TIMEOUT", "60s", time.Minute, func(c config) any { return c.sendTimeout })
 	f("MAX_IN_FLIGHT", "1", 1, func(c config) any { return c.maxInFlight })
-	f("MAX_IN_FLIGHT", "600", 600, func(c config) any { return c.maxInFlight })
+	f("MAX_IN_FLIGHT", "1200", 1200, func(c config) any { return c.maxInFlight })
 	f("LINGER", "0s", time.Duration(0), func(c config) any { return c.linger })
 	f("LINGER", "100ms", 100*time.Millisecond, func(c config) any { return c.linger })
 	f("STOP_TIMEOUT", "1s", time.Second, func(c config) any { return c.stopTimeout })
@@ -178,7 +178,7 @@ func TestSettingThatCannotBeRightIsNamedInOneLine(t *testing.T) {
 	f("a whole number from 1 to 4194304", "MAX_PENDING", "0", "4194305")
 	f("0, or bytes from 16777216 to 1125899906842624, such as 67108864, 512MiB or 10GiB (KiB, MiB, GiB, TiB)", "JOURNAL_MAX_SIZE",
 		"1", "15MiB", "1025TiB", "-1", "+16777216", "10GB", "10 GiB", "GiB", "1.5GiB", "9223372036854775807GiB", "16777217TiB")
-	f("a whole number from 1 to 600", "MAX_IN_FLIGHT", "0", "601")
+	f("a whole number from 1 to 1200", "MAX_IN_FLIGHT", "0", "1201")
 	f("true or false", "ALLOW_PURGE", "1", "True", "yes", "t")
 	f("one of auto, leader, follower", "ROLE", "Leader", "both", "unknown role")
 	f("one of process, disk", "DURABILITY", "memory", "PROCESS")

@@ -22,6 +22,8 @@ const (
 	keyHeard = keyPrefix + "heard"
 	// heardLeft is what keyHeard has of a journal whose owner has stopped and left nothing behind that was, or may be, paid.
 	heardLeft = "left"
+	// keyHere is the sorted set of the processes that work with this store, each scored by when (ms of the store's clock) it last reported.
+	keyHere = keyPrefix + "here"
 	// keyLate is the sorted set of the records that no slice leads to (rejected and purged ones, and those settled when
 	// their slice had been swept already), scored by the instant they were settled, or requested if they were purged.
 	keyLate = keyPrefix + "late"

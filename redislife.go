@@ -20,6 +20,9 @@ const (
 	stateAny       = "any"
 )
 
+// hereLife is how long a process counts as there after it has reported, which it does at every heartbeat.
+const hereLife = 3 * time.Second
+
 // pollWindow is how long a service-health poll excludes the next one in the whole cluster: a little over the
 // processors' 5 s, because two calls do not travel equally fast.
 const pollWindow = 5100 * time.Millisecond
@@ -140,6 +143,7 @@ func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, se
 	args.add(keyLife)
 	args.add(keyReports)
 	args.add(keyHeard)
+	args.add(keyHere)
 	args.keysEnd()
 	args.add(string(t))
 	args.add(stateAny)
@@ -149,16 +153,28 @@ func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, se
 		args.add("0")
 	}
 	args.add(journal)
+	args.add(s.process)
+	args.add(strconv.FormatInt(hereLife.Milliseconds(), 10))
 	for _, one := range all {
 		args.add(one)
 	}
-	state, err := redis.String(s.call(ctx, s.work, t, s.scripts.report, &args))
+	var state string
+	var here int64
+	reply, err := redis.Values(s.call(ctx, s.work, t, s.scripts.report, &args))
+	if err == nil {
+		_, err = redis.Scan(reply, &state, &here)
+	}
 	if err != nil {
 		return false, fmt.Errorf("cannot report journal %s: %w", journal, err)
 	}
+	s.here.Store(here)
 	s.setReady(t, state == stateReady)
 	return state == stateReady, nil
 }
+
+// instances is how many processes work with this store, this one included, as far as is known: by the last report. An instance that is gone
+// counts for another hereLife.
+func (s *redisStore) instances() int { return max(1, int(s.here.Load())) }
 
 // leave says that the store has all that was paid from these journals, and that nothing will be paid from them until they report again.
 func (s *redisStore) leave(ctx context.Context, t lifeToken, journals []string) error {

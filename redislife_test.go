@@ -9,6 +9,60 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
+// TestInstancesAreCounted: by process, whatever journals each reports, and no longer than it is heard of.
+func TestInstancesAreCounted(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		a, token := readyStore(t, url)
+		b := openStore(t, url)
+		if _, err := b.beginLife(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		conn := rawConn(t, url)
+		now := time.Now()
+		for n, step := range []struct {
+			reporter, other *redisStore
+			othersAge       time.Duration // if it is not nothing, what is made of it
+			want            int
+		}{
+			{a, b, 0, 1},
+			{b, a, 0, 2},
+			{a, b, 0, 2},
+			{a, b, hereLife - time.Second, 2},
+			{a, b, hereLife + time.Second, 1},
+			{b, a, 0, 2},
+			{b, a, -hereLife - 10*time.Second, 1}, // the store's clock was set back
+		} {
+			if step.othersAge != 0 {
+				do(t, conn, "ZADD", keyHere, now.Add(-step.othersAge).UnixMilli(), step.other.process)
+			}
+			for _, journal := range []string{"j1", "j2"} { // one of its own, and one that it has taken over
+				if _, err := step.reporter.report(t.Context(), token, journal, true, []string{"j1"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := step.reporter.instances(); got != step.want {
+				t.Errorf("step %d: %d instances, want %d", n, got, step.want)
+			}
+		}
+	})
+}
+
+// TestInstancesTakeTheirPartOfWhatAProcessorServes: two that share a store, and one that is left.
+func TestInstancesTakeTheirPartOfWhatAProcessorServes(t *testing.T) {
+	w, _ := newSharedWorld(t)
+	a, b := w.startTwo(t, "MAX_IN_FLIGHT", "100")
+	share := func(g *testGalo, want int) func() bool {
+		return func() bool {
+			g.policy.mu.Lock()
+			defer g.policy.mu.Unlock()
+			return g.policy.share() == want
+		}
+	}
+	eventually(t, "each has half", func() bool { return share(a, 50)() && share(b, 50)() })
+	b.stopAll()
+	eventually(t, "the one that is left has all", share(a, 100))
+}
+
 func TestLifeIsReadyOnceEveryJournalReported(t *testing.T) {
 	eachServer(t, func(t *testing.T, url string) {
 		a, b := openStore(t, url), openStore(t, url)

@@ -147,20 +147,22 @@ end
 return {life, mark, progress}
 `
 
-// luaReport: KEYS life, reports, heard; ARGV token, state, "1" if all that the journal has as paid is settled, the journal that has
-// replayed, all journals there are. A journal that is not settled is one that was heard of, and long ago: whatever this store, or the copy that
+// luaReport: KEYS life, reports, heard, here; ARGV token, state, "1" if all that the journal has as paid is settled, the journal that has
+// replayed, the process, for how many milliseconds it counts, all journals there are. The reply is the state of the life and how many processes
+// there are. A journal that is not settled is one that was heard of, and long ago: whatever this store, or the copy that
 // it was brought back from, has of it.
 const luaReport = `
 local all = true
-for i = 5, #ARGV do
+for i = 7, #ARGV do
   if ARGV[i] ~= ARGV[4] and redis.call('SISMEMBER', KEYS[2], ARGV[i]) == 0 then
     all = false
   end
 end
 redis.call('SADD', KEYS[2], ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[3] == '1' then
-  local now = redis.call('TIME')
-  redis.call('HSET', KEYS[3], ARGV[4], string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)))
+  redis.call('HSET', KEYS[3], ARGV[4], string.format('%.0f', now))
 elseif not tonumber(redis.call('HGET', KEYS[3], ARGV[4]) or '') then
   redis.call('HSET', KEYS[3], ARGV[4], '0')
 end
@@ -168,7 +170,10 @@ if all and state ~= 'ready' then
   state = 'ready'
   redis.call('SET', KEYS[1], ARGV[1] .. ':ready')
 end
-return state
+redis.call('ZADD', KEYS[4], string.format('%.0f', now), ARGV[5])
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.0f', now - ARGV[6]))
+redis.call('ZREMRANGEBYSCORE', KEYS[4], string.format('(%.0f', now + ARGV[6]), '+inf')
+return {state, redis.call('ZCARD', KEYS[4])}
 `
 
 // luaLeave: KEYS life, heard; ARGV token, state, journals.

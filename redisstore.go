@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -92,6 +93,10 @@ type redisStore struct {
 	mark  atomic.Uint64
 	swept atomic.Int64
 
+	// process names this process to the store, and here is how many of them the store last knew of.
+	process string
+	here    atomic.Int64
+
 	cleaner *historyCleaner
 
 	// gate guards closed; calls counts those under way, so that the pools are closed after the last of them:
@@ -107,7 +112,7 @@ func newStore(opts storeOptions) (*redisStore, error) {
 	if err := checkRedisURL(opts.url); err != nil {
 		return nil, err
 	}
-	s := &redisStore{opts: opts, scripts: newStoreScripts()}
+	s := &redisStore{opts: opts, scripts: newStoreScripts(), process: rand.Text()}
 	s.swept.Store(neverSwept)
 	s.work = s.newPool(opts.workConns)
 	s.query = s.newPool(opts.queryConns)

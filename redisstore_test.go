@@ -39,7 +39,7 @@ func claimFor(one settlement, journal string, seq uint64) claim {
 	return claim{id: one.id, amount: one.amount, acceptedAt: one.acceptedAt, journal: journal, seq: seq}
 }
 
-// dump is everything in the store but the life, the polls and when journals were heard of, which differ from run to run.
+// dump is everything in the store but the life, the polls and when journals and processes were heard of, which differ from run to run.
 func dump(tb testing.TB, conn redis.Conn) string {
 	tb.Helper()
 	keys, err := redis.Strings(conn.Do("KEYS", "*"))
@@ -49,7 +49,7 @@ func dump(tb testing.TB, conn redis.Conn) string {
 	slices.Sort(keys)
 	var out strings.Builder
 	for _, key := range keys {
-		if key == keyLife || key == keyHeard || strings.HasPrefix(key, keyPoll) {
+		if key == keyLife || key == keyHeard || key == keyHere || strings.HasPrefix(key, keyPoll) {
 			continue
 		}
 		var content []string

@@ -18,6 +18,7 @@ type stormFigures struct {
 	Risk                 float64          // written more than answerInTime after they were sent, where the clairvoyant could do otherwise in time
 	Outlasted            float64          // had an attempt that was out for longer than answerInTime, however it ended
 	Late                 float64          // waited beyond their patience, for longer than lateGrace, while a processor would have answered in time
+	Harmed               float64          // any of regret, risk and late
 	Lag                  int              // accepted and not paid at the end of the storm; what is on its way as ever counts too
 	Busy                 int              // 429s to payments
 	TooSoon              int              // 429s to calls for health
@@ -47,22 +48,26 @@ func (r *stormRun) figures() stormFigures {
 			continue
 		}
 		waits = append(waits, p.writtenAt-p.arrivedAt)
+		harmed := false
 		switch {
 		case p.processor == best.processor:
 		case best.processor == seer.cheap:
-			f.Regret += one
+			f.Regret, harmed = f.Regret+one, true
 			r.tellOf(p.arrivedAt, func(s *stormSecond) { s.regretted++ })
 		default:
 			f.Reverse += one
 		}
 		sent, patience := time.UnixMicro(int64(p.requestedAt)).Sub(r.started), p.arrivedAt+r.storm.patience
 		if p.writtenAt-sent > answerInTime && best.patient {
-			f.Risk += one
+			f.Risk, harmed = f.Risk+one, true
 			r.tellOf(p.arrivedAt, func(s *stormSecond) { s.risked++ })
 		}
 		if g := good[p.instance]; best.patient && g.until(sent)-g.until(patience) > lateGrace {
-			f.Late += one
+			f.Late, harmed = f.Late+one, true
 			r.tellOf(p.arrivedAt, func(s *stormSecond) { s.late++ })
+		}
+		if harmed {
+			f.Harmed += one
 		}
 	}
 	f.Wait, f.Foreseen = quantiles(waits), quantiles(foreseen)

@@ -277,6 +277,7 @@ var measures = []measure{
 	{"risk", func(f *stormFigures) float64 { return f.Risk }, percent, true},
 	{"outlasted", func(f *stormFigures) float64 { return f.Outlasted }, percent, false},
 	{"late", func(f *stormFigures) float64 { return f.Late }, percent, true},
+	{"harmed", func(f *stormFigures) float64 { return f.Harmed }, percent, true},
 	{"lag", func(f *stormFigures) float64 { return float64(f.Lag) }, number, true},
 	{"429s", func(f *stormFigures) float64 { return float64(f.Busy) }, number, true},
 	{"turned away", func(f *stormFigures) float64 { return float64(f.TurnedAway) }, number, false},
