@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -38,7 +39,8 @@ type policy struct {
 	wakeAt      time.Time   // when that is
 	pace        pace
 	rate        arrivalRate
-	closed      bool // no permit is given any more
+	stagger     float64 // of probes, see prober
+	closed      bool    // no permit is given any more
 
 	timed func(processorID, standing, time.Duration) // tells the metrics of a change of standing, see changed
 }
@@ -47,7 +49,7 @@ const (
 	// Probes of a processor that refuses: one at once, then more and more seldom, until they are one payment in probesPart.
 	firstProbeGap                   = 50 * time.Millisecond
 	probeGrowth                     = 3 // halves: the gap grows to 3/2
-	probesPart                      = 25
+	probesPart                      = 15
 	shortestLastGap, longestLastGap = 100 * time.Millisecond, time.Second
 	probesAtOnce                    = 6
 	// While other instances probe, too, each does at least once in so many gaps.
@@ -80,7 +82,7 @@ type permit struct {
 }
 
 func newPolicy(patience time.Duration, fees [processors]ppm, limit int, c *clock, log *slog.Logger) *policy {
-	p := &policy{patience: patience, limit: limit, clock: c, log: log, cheap: onDefault, dear: onFallback, peers: func() int { return 1 },
+	p := &policy{patience: patience, limit: limit, clock: c, log: log, stagger: rand.Float64(), cheap: onDefault, dear: onFallback, peers: func() int { return 1 },
 		backlog: func() int { return 0 }, arrivals: func() int64 { return 0 }, publish: func(finding) {}, reopened: func(processorID) {},
 		timed: func(processorID, standing, time.Duration) {}}
 	if fees[onFallback] < fees[onDefault] {
@@ -133,10 +135,14 @@ func (p *policy) acquireAt(id processorID) (permit, bool) {
 		return permit{}, false
 	case s.open:
 		return p.take(id, now, false), true
-	case s.probeDue(now, prober{p.perSecond(now), int64(max(1, p.peers())), 0}):
+	case s.probeDue(now, p.prober(p.perSecond(now), 0)):
 		return p.take(id, now, true), true
 	}
 	return permit{}, false
+}
+
+func (p *policy) prober(rate int64, beyond time.Duration) prober {
+	return prober{rate: rate, peers: int64(max(1, p.peers())), stagger: p.stagger, beyond: beyond}
 }
 
 // share is how many attempts this instance may have out at a processor.
@@ -166,7 +172,7 @@ func (p *policy) decide(now time.Time, acceptedAt micros) (_ permit, ok bool, ag
 	beyond := p.clock.since(acceptedAt) - p.patience // less than nothing while there is patience
 	cheap, dear := &p.state[p.cheap], &p.state[p.dear]
 	rate, share := p.perSecond(now), p.share()
-	by := prober{rate, int64(max(1, p.peers())), beyond}
+	by := p.prober(rate, beyond)
 	p.findSlow(now)
 	room := func(s *processorState) bool { return s.inFlight < share && s.unanswered() < s.window(rate, now) }
 

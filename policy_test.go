@@ -452,6 +452,55 @@ func TestInstancesThatHearEachOtherShareTheProbes(t *testing.T) {
 	}
 }
 
+// TestInstancesDoNotProbeInStep: they begin together, and after a while one does it for all.
+func TestInstancesDoNotProbeInStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const instances, length = 4, 60 * time.Second
+		ctx, cancel := context.WithTimeout(t.Context(), length)
+		defer cancel()
+		var all []*policy
+		probes := 0
+		for range instances {
+			p := testPolicy(time.Second, 10)
+			defer p.stop()
+			p.peers = func() int { return instances }
+			p.publish = func(f finding) {
+				if f.probe {
+					probes++
+				}
+				time.AfterFunc(time.Millisecond, func() {
+					for _, other := range all {
+						if other != p {
+							other.heard(f)
+						}
+					}
+				})
+			}
+			all = append(all, p)
+		}
+		for n, p := range all {
+			p.stagger = float64(n) / instances
+			refuseOne(p, onDefault)
+		}
+		for ctx.Err() == nil {
+			for _, p := range all {
+				go func() {
+					if pm, ok := p.acquire(ctx, p.clock.now()); ok && pm.processor == onDefault {
+						p.observe(pm, outcomeRefused, time.Millisecond)
+					} else if ok {
+						p.observe(pm, outcomePaid, time.Millisecond)
+					}
+				}()
+			}
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+		}
+		if most := int(2*length/longestLastGap) + 40; probes < int(length/longestLastGap)/2 || probes > most {
+			t.Errorf("%d probes in %s, at most %d are enough", probes, length, most)
+		}
+	})
+}
+
 // TestWhenTheDearerIsBackTheCheaperIsLookedAt: outages of both tend to end together.
 func TestWhenTheDearerIsBackTheCheaperIsLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -125,6 +125,7 @@ func (s *processorState) good(now time.Time) bool { return s.open && s.expected(
 // prober is the payment that would be the probe.
 type prober struct {
 	rate, peers int64         // payments a second at this instance, and how many instances there are
+	stagger     float64       // from 0 to 1, for each instance another: so that they do not all probe at once
 	beyond      time.Duration // how far it is beyond its patience
 }
 
@@ -142,7 +143,8 @@ func (s *processorState) nextProbe(now time.Time, by prober) time.Time {
 	due := s.probedAt.Add(gap)
 	if s.heardAt.After(s.probedAt) { // instances that hear each other share the probes; but none leaves them all to others
 		last := s.probedAt.Add(othersProbes * gap)
-		if due = s.heardAt.Add(s.probeGapFor(now, by.rate*by.peers, by.beyond)); due.After(last) {
+		shared := s.probeGapFor(now, by.rate*by.peers, by.beyond)
+		if due = s.heardAt.Add(shared + time.Duration(by.stagger*float64(shared))); due.After(last) {
 			due = last
 		}
 	}

@@ -11,6 +11,7 @@ import (
 // policyParts is what a policy is made of.
 type policyParts struct {
 	storm    storm
+	instance int
 	limit    int // sends at once to each processor, of all instances
 	clock    *clock
 	log      *slog.Logger
@@ -26,6 +27,7 @@ type policyMaker func(policyParts) stormPolicy
 func makeGalo(p policyParts) stormPolicy {
 	made := newPolicy(p.storm.patience, p.storm.fees, p.limit, p.clock, p.log)
 	made.backlog, made.arrivals, made.publish = p.backlog, p.arrivals, p.bus.publishFinding
+	made.stagger = float64(p.instance) / float64(p.storm.instances)
 	made.peers = func() int { return p.storm.instances }
 	return made
 }

@@ -17,7 +17,7 @@ type stormFigures struct {
 	WasteOutside         float64          // the same without POSTs that went out while both processors failed
 	Risk                 float64          // written more than answerInTime after they were sent, where the clairvoyant could do otherwise in time
 	Outlasted            float64          // had an attempt that was out for longer than answerInTime, however it ended
-	Late                 float64          // waited beyond their patience, for longer than lateGrace, while a processor would have answered in time
+	Late                 float64          // waited beyond their patience, for longer than lateGrace, while a processor had room and would have answered in time
 	Harmed               float64          // any of regret, risk and late
 	Lag                  int              // accepted and not paid at the end of the storm; what is on its way as ever counts too
 	Busy                 int              // 429s to payments
@@ -32,7 +32,7 @@ const lateGrace = time.Second
 func (r *stormRun) figures() stormFigures {
 	f := stormFigures{Payments: r.accepted, TurnedAway: r.turnedAway, Lag: r.lag}
 	one := 1 / float64(max(1, f.Payments))
-	seer, good := newClairvoyant(&r.storm), r.storm.somewhereGood()
+	seer, good := newClairvoyant(&r.storm), r.somewhereGood()
 	var waits, foreseen []time.Duration
 	for _, p := range r.payments {
 		if p.turnedAway {
@@ -93,6 +93,29 @@ func (w weather) knownGood() []interval {
 	return known
 }
 
+// without cuts intervals out of others; both are in order, and apart from each other.
+func without(spans, cuts []interval) []interval {
+	var left []interval
+	for _, s := range spans {
+		for len(cuts) > 0 && cuts[0].to <= s.from {
+			cuts = cuts[1:]
+		}
+		for _, c := range cuts {
+			if c.from >= s.to {
+				break
+			}
+			if s.from < c.from {
+				left = append(left, interval{s.from, c.from})
+			}
+			s.from = max(s.from, c.to)
+		}
+		if s.from < s.to {
+			left = append(left, s)
+		}
+	}
+	return left
+}
+
 // quantiles are the 50th and the 99th percentile.
 func quantiles(all []time.Duration) [2]time.Duration {
 	if len(all) == 0 {
@@ -108,11 +131,16 @@ type goodSum struct {
 	before []time.Duration // good time before each
 }
 
-// somewhereGood is when some processor would answer well and in time, and does not fail meanwhile, so that one could know, by instance.
-func (s *storm) somewhereGood() []goodSum {
-	all := make([]goodSum, s.instances)
+// somewhereGood is when some processor would answer well and in time, and has room, and does not fail meanwhile, so that one could know, by
+// instance.
+func (r *stormRun) somewhereGood() []goodSum {
+	all := make([]goodSum, r.storm.instances)
 	for n := range all {
-		all[n] = sumOf(append(s.seenBy(n, onDefault).knownGood(), s.seenBy(n, onFallback).knownGood()...))
+		var good []interval
+		for id, p := range r.procs {
+			good = append(good, without(r.storm.seenBy(n, processorID(id)).knownGood(), p.full)...)
+		}
+		all[n] = sumOf(good)
 	}
 	return all
 }

@@ -12,6 +12,9 @@ const (
 	healthLimit  = 5 * time.Second
 )
 
+// nearlyFull leaves out the rest of 800 places that is over when instances share them.
+const nearlyFull = servedAtOnce - 16
+
 // processorWork is how long a processor without a delay takes: half of it at least, for each payment another time up to half as
 // long again, so that hardly two answers come in the same instant.
 const processorWork = time.Millisecond
@@ -22,8 +25,9 @@ type stormProcessor struct {
 	run     *stormRun
 	id      processorID
 	serving int
-	queue   []*queued // in the order in which they came
-	asked   time.Time // the last call for its health that was let through
+	full    []interval // when hardly a place was free, by our own doing
+	queue   []*queued  // in the order in which they came
+	asked   time.Time  // the last call for its health that was let through
 	counts  processorCounts
 }
 
@@ -118,6 +122,9 @@ func (p *stormProcessor) enter() bool {
 		return false
 	}
 	p.serving++
+	if p.serving == nearlyFull {
+		p.full = append(p.full, interval{p.run.elapsed(), forever})
+	}
 	return true
 }
 
@@ -155,6 +162,9 @@ func (p *stormProcessor) queueUp(patience time.Duration, abandoned func()) turnK
 // leave gives a place to who waits longest.
 func (p *stormProcessor) leave() {
 	if len(p.queue) == 0 {
+		if p.serving == nearlyFull {
+			p.full[len(p.full)-1].to = p.run.elapsed()
+		}
 		p.serving--
 		return
 	}

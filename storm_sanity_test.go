@@ -436,3 +436,18 @@ func TestStormIsNearlyTheSameTheNextTime(t *testing.T) {
 		t.Errorf("%+v, and then %+v", one, other)
 	}
 }
+
+func TestWithoutCutsIntervals(t *testing.T) {
+	spans := []interval{{0, 10}, {20, 30}, {40, 50}}
+	for _, one := range []struct{ cuts, want []interval }{
+		{nil, spans},
+		{[]interval{{10, 20}}, spans},
+		{[]interval{{2, 4}, {6, 25}}, []interval{{0, 2}, {4, 6}, {25, 30}, {40, 50}}},
+		{[]interval{{0, 45}}, []interval{{45, 50}}},
+		{[]interval{{29, forever}}, []interval{{0, 10}, {20, 29}}},
+	} {
+		if got := without(spans, one.cuts); !slices.Equal(got, one.want) {
+			t.Errorf("without %v: %v, want %v", one.cuts, got, one.want)
+		}
+	}
+}

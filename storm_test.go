@@ -66,6 +66,48 @@ func TestStorms(t *testing.T) {
 			}
 		}
 	}
+	for _, bound := range stormBounds {
+		bound.check(t, results, *stormCount)
+	}
+}
+
+// stormBound is what must hold of galo's policy over storms of a kind.
+type stormBound struct {
+	kind        stormKind
+	name        string
+	of          func(*stormFigures) float64
+	mean, worst float64
+}
+
+// enoughStorms is how many random ones have a mean that says something.
+const enoughStorms = 100
+
+var stormBounds = []stormBound{
+	{kindRandom, "regret", func(f *stormFigures) float64 { return f.Regret }, 0.0125, 0.20},
+	{kindRandom, "calls per payment outside outages", func(f *stormFigures) float64 { return f.WasteOutside }, 1.05, 4},
+	{kindRandom, "late", func(f *stormFigures) float64 { return f.Late }, 0.006, 0.15},
+	{kindRandom, "at risk", func(f *stormFigures) float64 { return f.Risk }, 0.025, 0.25},
+	{kindRandom, "429s", func(f *stormFigures) float64 { return float64(f.Busy + f.TooSoon) }, 0, 0},
+	{kindDeceive, "429s", func(f *stormFigures) float64 { return float64(f.Busy + f.TooSoon) }, 0, 0},
+	{kindDeceive, "harmed", func(f *stormFigures) float64 { return f.Harmed }, 0.06, 1},
+	{kindPreview, "regret", func(f *stormFigures) float64 { return f.Regret }, 0.005, 0.005},
+	{kindPreview, "at risk", func(f *stormFigures) float64 { return f.Risk }, 0.005, 0.005},
+	{kindPreview, "late", func(f *stormFigures) float64 { return f.Late }, 0, 0},
+}
+
+func (b stormBound) check(t *testing.T, results map[string][]playedStorm, storms int) {
+	played := slices.DeleteFunc(slices.Clone(results["galo"]), func(p playedStorm) bool { return kindOf(p.name) != b.kind })
+	sum := 0.0
+	for _, p := range played {
+		x := b.of(&p.stormFigures)
+		sum += x
+		if x > b.worst {
+			t.Errorf("storm %s: %s %.4f, at most %g may be", p.name, b.name, x, b.worst)
+		}
+	}
+	if mean := sum / float64(len(played)); len(played) > 0 && mean > b.mean && (storms >= enoughStorms || b.kind == kindPreview) {
+		t.Errorf("%s over %d storms, %s: %.4f, at most %g may be", b.name, len(played), b.kind, mean, b.mean)
+	}
 }
 
 // stormNames are so many random storms, a fifth as many that are made to deceive, and the preview.
