@@ -399,6 +399,52 @@ var mutants = []mutant{
 `, `	case rec.journal == c.journal && rec.seq == c.seq && c.amount < 0:
 `}},
 	},
+	{
+		name: "takes a processor's whole limit at each instance",
+		file: "policy.go", tests: "TestInstancesShareWhatAProcessorServes",
+		edits: []edit{{`max(1, p.limit/max(1, p.peers()))`, `p.limit`}},
+	},
+	{
+		name: "counts instances that are gone",
+		file: "redisscripts.go", tests: "TestInstancesAreCounted",
+		edits: []edit{{`redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.0f', now - ARGV[6]))
+`, ``}},
+	},
+	{
+		name: "goes to the dearer processor before patience is over",
+		file: "policy.go", tests: "TestPolicyHoldsForItsPatienceThenGoesToTheDearer",
+		edits: []edit{{`if beyond >= 0 && !awaits {`, `if !awaits {`}},
+	},
+	{
+		name: "believes a finding however old it is",
+		file: "policy.go", tests: "TestFindingsOfOthersAreHints",
+		edits: []edit{{`> findingLife {`, `> 1000*findingLife {`}},
+	},
+	{
+		name: "believes health rather than what it has just seen",
+		file: "policy.go", tests: "TestOwnAnswersOutweighHealth",
+		edits: []edit{{`now.Sub(s.spokenAt) > ownWord {`, `now.Sub(s.spokenAt) >= 0 {`}},
+	},
+	{
+		name: "opens a processor for an answer that was given before the refusal",
+		file: "policy.go", tests: "TestASuccessThatCrossesTheRefusalDoesNotOpen",
+		edits: []edit{{`now.Sub(s.closedAt) > aboutThen)`, `now.Sub(s.closedAt) >= 0)`}},
+	},
+	{
+		name: "learns from an answer to an attempt of long ago",
+		file: "policystate.go", tests: "TestTheYoungestAttemptHasTheLastWord",
+		edits: []edit{{`return s.spokenAt.Sub(wentOut) <= max(aboutThen, s.answer/4)`, `return true`}},
+	},
+	{
+		name: "sends as many as it may to a processor that has not answered yet",
+		file: "policystate.go", tests: "TestTheWindowOpensInSteps|TestHangingSendsCloseTheGateForOthers",
+		edits: []edit{{`return firstWindow + 2*max(`, `return attemptsKept + 2*max(`}},
+	},
+	{
+		name: "lets all go at once that it held",
+		file: "pace.go", tests: "TestPolicyPacesWhatItHeld",
+		edits: []edit{{`if !c.on || !now.Before(c.nextAt) {`, `if !c.on || !now.Before(c.judgedAt) {`}},
+	},
 }
 
 // mutated returns a file's text as a mutant has it.

@@ -15,8 +15,9 @@ import (
 // The rule, in the order in which it is applied (see decide):
 //
 //  1. The cheaper processor while it is up and answers in good time.
-//  2. While it refuses, one payment every so often finds out whether it still does: a probe. A refusal costs nothing.
-//  3. Otherwise a payment waits, until PATIENCE after it was accepted.
+//  2. While it refuses, one payment every so often finds out whether it still does: a probe. A refusal costs nothing. While it is slow, a probe
+//     is a payment whose patience is over: it may be out for long.
+//  3. Otherwise a payment waits, until PATIENCE after it was accepted; and a moment longer if answers are under way that will make room.
 //  4. After that it goes to the dearer one, if that is up and answers in good time, or is the probe that finds out.
 //  5. If neither answers in good time it waits on, until the late answer of one that is up costs less than waiting has cost already.
 //
@@ -54,8 +55,9 @@ const (
 	probesAtOnce                    = 6
 	// While other instances probe, too, each does at least once in so many gaps.
 	othersProbes = 4
-	quickRefusal = 500 * time.Millisecond
-	// Probes that may be out for long, while their payment could have been paid elsewhere, are fewer.
+	// Probes that may be out for long, while their payment could have been paid elsewhere, are fewer: of a processor that is slow, or takes longer
+	// than this to refuse.
+	quickRefusal              = 500 * time.Millisecond
 	dearProbesPart            = 25
 	firstDearGap, lastDearGap = 200 * time.Millisecond, 2500 * time.Millisecond
 	// While there is patience nobody probes a slow one, unless health has said nothing for so long.
@@ -176,20 +178,25 @@ func (p *policy) decide(now time.Time, acceptedAt micros) (_ permit, ok bool, ag
 	p.findSlow(now)
 	room := func(s *processorState) bool { return s.inFlight < share && s.unanswered() < s.window(rate, now) }
 
+	// 1.
 	if cheap.good(now) && room(cheap) {
 		return p.take(p.cheap, now, false), true, again
 	}
+	// 2.
 	if cheap.probeDue(now, by) && cheap.inFlight < share && (!cheap.open || beyond >= 0 || cheap.probeHinted() || now.Sub(cheap.healthAt) > newsLife) {
 		return p.take(p.cheap, now, true), true, again
 	}
+	// 3.
 	awaits := cheap.good(now) && cheap.inFlight < share && now.Sub(cheap.oldestUnanswered()) < moment // answers will make room
 	if beyond >= 0 && !awaits {
+		// 4.
 		if dear.good(now) && room(dear) {
 			return p.take(p.dear, now, false), true, again
 		}
 		if dear.probeDue(now, by) && dear.inFlight < share {
 			return p.take(p.dear, now, true), true, again
 		}
+		// 5.
 		if !cheap.good(now) && !dear.good(now) {
 			if cheap.open && room(cheap) && beyond >= cheap.expected(now) {
 				return p.take(p.cheap, now, false), true, again
