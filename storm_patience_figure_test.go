@@ -149,7 +149,7 @@ func (c *patienceColumn) head() {
 	c.text("row", "", c.left, 82, name)
 	c.text("soft", "", c.left, 99, fmt.Sprintf("fees %g %% and %g %%", 100*c.cheapFee(), 100*c.fee(1-s.cheap())))
 	c.text("soft", "", c.left, 115, fmt.Sprintf("%.0f s, %s a second", s.length.Seconds(), rate))
-	cheap, dear := s.weather[s.cheap()].goodTimes(), s.weather[1-s.cheap()].goodTimes()
+	cheap, dear := s.weather[s.cheap()].wellTimes(), s.weather[1-s.cheap()].wellTimes()
 	c.strip("a-cheaper", cheapStrip, cheap)
 	c.strip("a-dearer", dearStrip, dear)
 	out, both := s.without(cheap), s.without(slices.Concat(cheap, dear))
@@ -166,6 +166,11 @@ func (c *patienceColumn) strip(class string, top float64, good []interval) {
 	for _, g := range good {
 		c.path(class, "M%.1f %vH%.1fv%vH%.1fz", at(g.from), top, at(g.to), stripHeight, at(g.from))
 	}
+}
+
+// wellTimes are the good times that last: where a processor that fails becomes slow there is one of a millisecond, of use to nobody.
+func (w weather) wellTimes() []interval {
+	return slices.DeleteFunc(w.goodTimes(), func(g interval) bool { return g.to-g.from < lateGrace })
 }
 
 // without are the times of the storm that are not among these.

@@ -39,7 +39,7 @@ type patiencePoint struct {
 // Without a file to draw into it takes one storm of few payments, and looks only whether patience saves fees.
 func TestPatience(t *testing.T) {
 	oneCPU(t)
-	names, choices := []string{"22"}, []time.Duration{0, usualPatience(t)}
+	names, choices := []string{"55"}, []time.Duration{0, usualPatience(t)}
 	if *patienceFile != "" {
 		names, choices = patienceStorms, patiences
 	}
