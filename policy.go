@@ -98,7 +98,7 @@ func newPolicy(patience time.Duration, fees [processors]ppm, limit int, c *clock
 // acquire waits until the payment may go out and says where. It is false when ctx ends first.
 func (p *policy) acquire(ctx context.Context, acceptedAt micros) (permit, bool) {
 	p.mu.Lock()
-	if len(p.waiting) == 0 && !p.closed {
+	if len(p.waiting) == 0 && !p.pace.on && !p.closed {
 		if pm, ok, _ := p.decide(time.Now(), acceptedAt); ok {
 			p.mu.Unlock()
 			return pm, true
