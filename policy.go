@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -257,11 +258,17 @@ func (p *policy) wakeUp(at time.Time) {
 	p.timer.Reset(time.Until(at))
 }
 
+// wake is called by the timer. Its goroutine goes ahead of all others, and those that intake has woken stand at the end of the queue: it lines
+// up behind them before it judges how late it is.
 func (p *policy) wake() {
+	p.mu.Lock()
+	due := p.wakeAt
+	p.mu.Unlock()
+	runtime.Gosched()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	p.pace.judge(now, now.Sub(p.wakeAt))
+	p.pace.judge(now, now.Sub(due))
 	p.grant()
 }
 
