@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -102,7 +103,7 @@ func newPolicy(patience time.Duration, fees [processors]ppm, limit int, c *clock
 // acquire waits until the payment may go out and says where. It is false when ctx ends first.
 func (p *policy) acquire(ctx context.Context, acceptedAt micros) (permit, bool) {
 	p.mu.Lock()
-	if len(p.waiting) == 0 && !p.closed {
+	if len(p.waiting) == 0 && !p.pace.on && !p.closed {
 		if pm, ok, _ := p.decide(time.Now(), acceptedAt); ok {
 			p.mu.Unlock()
 			return pm, true
@@ -270,11 +271,17 @@ func (p *policy) wakeUp(at time.Time) {
 	p.timer.Reset(time.Until(at))
 }
 
+// wake is called by the timer. Its goroutine goes ahead of all others, and those that intake has woken stand at the end of the queue: it lines
+// up behind them before it judges how late it is.
 func (p *policy) wake() {
+	p.mu.Lock()
+	due := p.wakeAt
+	p.mu.Unlock()
+	runtime.Gosched()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	p.pace.judge(now, now.Sub(p.wakeAt))
+	p.pace.judge(now, now.Sub(due))
 	p.grant()
 }
 

@@ -597,6 +597,41 @@ func TestPolicyPacesWhatItHeld(t *testing.T) {
 	})
 }
 
+// Workers ask for one payment after the other: then next to nobody waits for a permit while thousands wait to be asked for.
+func TestPolicyPacesWhoeverAsksAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy(time.Hour, 1000)
+		defer p.stop()
+		const held = 2000
+		var went atomic.Int64
+		p.backlog = func() int { return held - int(went.Load()) }
+		refuseOne(p, onDefault)
+		noProbes(p, onDefault)
+		go func() {
+			for range held {
+				pm, _ := p.acquire(t.Context(), p.clock.now())
+				went.Add(1)
+				go func() {
+					time.Sleep(time.Millisecond)
+					p.observe(pm, outcomePaid, time.Millisecond)
+				}()
+			}
+		}()
+		time.Sleep(time.Minute)
+		p.health(onDefault, healthReading{minResponse: time.Millisecond}, time.Now())
+		time.Sleep(paceStep)
+		synctest.Wait()
+		if n, most := went.Load(), int64(firstPace*paceStep.Seconds()*1.2)+10; n < 20 || n > most {
+			t.Errorf("%d went in the first %s, want at most %d", n, paceStep, most)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := went.Load(); n != held {
+			t.Errorf("%d went in the end: where CPU is to be had, pacing keeps nobody", n)
+		}
+	})
+}
+
 func TestPolicyBoundsWhatIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPolicy(time.Hour, 3)

@@ -258,7 +258,7 @@ func TestStormInWhichTheCheaperOneIsGoneForLongerThanPatience(t *testing.T) {
 	r := weatherStorm(t, s, makeGalo, false)
 	f := r.figures()
 	// Those of the last second can be paid at default, which is back before their patience is over.
-	const last = 1.0 / 60
+	last := 4 / float64(f.Payments)
 	if f.Regret > last || f.Reverse > last || f.Late != 0 || f.Wrong != 0 || f.Wait[0] > 1500*ms || f.Foreseen[0] != processorWork {
 		t.Errorf("%+v", f)
 	}

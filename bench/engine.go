@@ -163,6 +163,7 @@ func (e *engine) networkOwner(ctx context.Context, name string) (owner string, t
 
 // reading is what a container has used since its process began.
 type reading struct {
+	at            time.Time // when the kernel was asked
 	cpu           time.Duration
 	periods       int64 // of the CPU quota
 	throttled     int64 // of these, how many the container had to sit out in part
@@ -172,7 +173,8 @@ type reading struct {
 
 func (e *engine) read(ctx context.Context, c container) (reading, error) {
 	var s struct {
-		CPU struct {
+		Read time.Time `json:"read"`
+		CPU  struct {
 			Usage struct {
 				Total int64 `json:"total_usage"`
 			} `json:"cpu_usage"`
@@ -191,7 +193,7 @@ func (e *engine) read(ctx context.Context, c container) (reading, error) {
 		return reading{}, err
 	}
 	return reading{
-		cpu: time.Duration(s.CPU.Usage.Total), periods: s.CPU.Throttling.Periods, throttled: s.CPU.Throttling.Throttled,
+		at: s.Read, cpu: time.Duration(s.CPU.Usage.Total), periods: s.CPU.Throttling.Periods, throttled: s.CPU.Throttling.Throttled,
 		throttledTime: time.Duration(s.CPU.Throttling.Time), memory: max(s.Memory.Usage, s.Memory.MaxUsage),
 	}, nil
 }

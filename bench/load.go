@@ -39,6 +39,7 @@ type load struct {
 type shotEnd struct {
 	status   int           // of the last answer; 0: none
 	took     time.Duration // from the moment it was due to that answer
+	late     time.Duration // of that, until the bench sent it
 	doubtful bool          // some try may have reached galo without an answer: it may be paid, whatever was answered later
 }
 
@@ -89,8 +90,9 @@ func sleepUntil(ctx context.Context, due time.Time) bool {
 }
 
 func (l *load) send(ctx context.Context, i int, due time.Time) {
-	l.late.add(time.Since(due))
 	shot, end := &l.shots[i], &l.ends[i]
+	end.late = time.Since(due)
+	l.late.add(end.late)
 	body := make([]byte, 0, 96)
 	body = append(body, `{"correlationId":"`...)
 	body = append(body, shot.id.String()...)

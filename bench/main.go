@@ -7,6 +7,7 @@
 //
 //	go run ./bench                               the public preview storm
 //	go run ./bench -storm random -seed 7         another one
+//	go run ./bench -storm drain                  both processors fail for 30 s, and what was held drains
 //	go run ./bench -report storm.html            a picture of the storm, beside the verdict
 //	go run ./bench -stack                        the compose stack under its limits
 //	go run ./bench faults -seed 7 -for 90s       random faults on real processes

@@ -260,6 +260,9 @@ func (r *stormRun) sum(ctx context.Context, v *verdict, paid [processors][]writt
 			r.opts.screen.say("lost %s: galo has it as %+v", id, record)
 		}
 	}
+	if r.storm.outage != (stretch{}) {
+		v.Outage = judgeOutage(r.storm, r.start, l.shots[:v.Sent], l.ends[:v.Sent], paid)
+	}
 	v.Checks = r.check.sofar()
 	v.Latency, v.FirstTry, v.SentLate = l.latency.quantiles(), l.firstTry.quantiles(), l.late.quantiles()
 	for p, a := range r.admins {

@@ -19,6 +19,7 @@ func miniature() storm {
 	for i := range s.stages { // the fake forwards once and at once: it is no match for bad weather
 		s.stages[i].failing, s.stages[i].delay = [2]bool{}, [2]time.Duration{}
 	}
+	s.outage = stretch{s.length / 2, s.length * 3 / 4}
 	return s
 }
 
@@ -65,6 +66,9 @@ func TestStormAgainstAFakeGalo(t *testing.T) {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
 			v, said := stormFake(t, f, nil)
+			if v.Outage == nil || len(v.Outage.Phases) != 4 || v.Outage.Phases[0].Payments == 0 {
+				t.Errorf("of its outage it says %+v", v.Outage)
+			}
 			if v.clean() != c.clean || !c.found(v) || v.Sent < 100 {
 				t.Errorf("verdict %+v\n%s", v, said)
 			}
@@ -187,6 +191,9 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 	s, err := parseSettings(nil, &bytes.Buffer{})
 	if err != nil || s.length() != time.Minute || s.kills != 0 || s.lose != 0 || s.seed == 0 {
 		t.Errorf("defaults are %+v, %v", s, err)
+	}
+	if s.storm = "drain"; s.length() != drainLength {
+		t.Errorf("a drain takes %v", s.length())
 	}
 }
 

@@ -44,9 +44,9 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	var s settings
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&s.storm, "storm", "preview", "preview, random or steady")
+	f.StringVar(&s.storm, "storm", "preview", "preview, random, steady or drain")
 	f.Uint64Var(&s.seed, "seed", 0, "what a random storm and all moments of chance follow from; 0 takes a new one")
-	f.DurationVar(&s.duration, "duration", 0, "length of the storm (default 60s)")
+	f.DurationVar(&s.duration, "duration", 0, "length of the storm (default 60s; drain 70s)")
 	f.Float64Var(&s.rate, "rate", 1, "factor on how many payments arrive")
 	f.Float64Var(&s.lose, "lose", 0, "percent of the processors' answers that are lost after the payment was written")
 	f.IntVar(&s.kills, "kill", 0, "how often galo is killed with -9 and started again")
@@ -111,10 +111,13 @@ func (s settings) check() error {
 }
 
 func (s settings) length() time.Duration {
-	if s.duration == 0 {
-		return defaultDuration
+	switch {
+	case s.duration != 0:
+		return s.duration
+	case s.storm == "drain":
+		return drainLength
 	}
-	return s.duration
+	return defaultDuration
 }
 
 // untimedLooks is how long a disagreement may take to be over where the clock cannot be trusted: far longer than any stall,

@@ -237,6 +237,9 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 	var over time.Duration
 	result.Containers, over = m.used(ctx)
 	result.Over = over.Seconds()
+	if result.Outage != nil {
+		result.Outage.meter(m)
+	}
 	if harm != nil {
 		result.Crashes = append(result.Crashes, harm.failed...)
 	}

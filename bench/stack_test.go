@@ -251,7 +251,7 @@ func TestEngineTellsWhatContainersUse(t *testing.T) {
 		"GET /v1.41/containers/json": `[{"Id":"abc","Labels":{"com.docker.compose.service":"galo1"}}]`,
 		"GET /v1.41/containers/abc/json": `{"RestartCount":2,"State":{"Running":true,"OOMKilled":true,"ExitCode":3},
 			"HostConfig":{"NanoCpus":400000000,"Memory":94371840}}`,
-		"GET /v1.41/containers/abc/stats": `{"cpu_stats":{"cpu_usage":{"total_usage":1500000000},
+		"GET /v1.41/containers/abc/stats": `{"read":"2026-11-27T17:50:00.5Z","cpu_stats":{"cpu_usage":{"total_usage":1500000000},
 			"throttling_data":{"periods":7,"throttled_periods":3,"throttled_time":250000000}},"memory_stats":{"usage":10,"max_usage":20}}`,
 		"GET /v1.41/networks": `[{"Name":"payment-processor-2","Labels":{}},{"Name":"payment-processor","Labels":{"com.docker.compose.project":"p"}}]`,
 	}
@@ -284,7 +284,7 @@ func TestEngineTellsWhatContainersUse(t *testing.T) {
 		t.Errorf("state: %+v, %v", state, err)
 	}
 	use, err := e.read(t.Context(), all[0])
-	want := reading{cpu: 1500 * time.Millisecond, periods: 7, throttled: 3, throttledTime: 250 * time.Millisecond, memory: 20}
+	want := reading{at: time.Date(2026, 11, 27, 17, 50, 0, 5e8, time.UTC), cpu: 1500 * time.Millisecond, periods: 7, throttled: 3, throttledTime: 250 * time.Millisecond, memory: 20}
 	if err != nil || use != want {
 		t.Errorf("use: %+v, %v", use, err)
 	}

@@ -22,6 +22,8 @@ type storm struct {
 	scattered bool
 	// The amounts are drawn evenly from lowest to highest, both included.
 	lowest, highest cents
+	// outage is when neither processor takes anything, if the storm is about that: then its parts are judged one by one.
+	outage stretch
 }
 
 // A stage holds from its moment to the next stage's. The arrays are indexed by processor.
@@ -87,6 +89,23 @@ func steadyStorm(length time.Duration, rate float64) storm {
 		rate:   []ratePoint{{0, steadyRate * rate}, {length, steadyRate * rate}},
 		lowest: previewAmount, highest: previewAmount,
 	}
+}
+
+// The storm of a drain: all is well, then both processors fail, then all is well again and what was held is paid beside new payments.
+const (
+	drainLength              = 70 * time.Second
+	drainCloses, drainReopen = 10 * time.Second, 40 * time.Second
+)
+
+// drainStorm is that, under an even load, stretched or squeezed to length.
+func drainStorm(length time.Duration, rate float64) storm {
+	s := steadyStorm(length, rate)
+	at := func(t time.Duration) time.Duration {
+		return time.Duration(float64(t) / float64(drainLength) * float64(length))
+	}
+	s.name, s.outage = "drain", stretch{at(drainCloses), at(drainReopen)}
+	s.stages = []stage{{}, {from: s.outage.from, failing: [2]bool{true, true}}, {from: s.outage.to}}
+	return s
 }
 
 const (
@@ -244,8 +263,10 @@ func newStorm(name string, seed uint64, length time.Duration, rate float64) (sto
 		s = randomStorm(seed, length, rate)
 	case "steady":
 		s = steadyStorm(length, rate)
+	case "drain":
+		s = drainStorm(length, rate)
 	default:
-		return storm{}, fmt.Errorf("cannot make a storm called %q: there are preview, random and steady", name)
+		return storm{}, fmt.Errorf("cannot make a storm called %q: there are preview, random, steady and drain", name)
 	}
 	s.seed = seed
 	return s, nil

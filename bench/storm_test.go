@@ -57,8 +57,35 @@ func TestPreviewScalesWithItsLength(t *testing.T) {
 	}
 }
 
+func TestDrainHoldsWhatComesInThirtySeconds(t *testing.T) {
+	s := drainStorm(drainLength, 1)
+	for _, c := range []struct {
+		second int
+		want   string
+	}{
+		{9, "default 0 ms, fallback 0 ms"},
+		{10, "default 0 ms failing, fallback 0 ms failing"},
+		{39, "default 0 ms failing, fallback 0 ms failing"},
+		{40, "default 0 ms, fallback 0 ms"},
+		{70, "default 0 ms, fallback 0 ms"},
+	} {
+		if got := s.at(time.Duration(c.second) * time.Second).String(); got != c.want {
+			t.Errorf("second %d: %s, want %s", c.second, got, c.want)
+		}
+	}
+	held := 0
+	for _, x := range s.shots() {
+		if x.at >= s.outage.from && x.at < s.outage.to {
+			held++
+		}
+	}
+	if held < 14_995 || held > 15_005 {
+		t.Errorf("%d payments come while both fail, want 15,000", held)
+	}
+}
+
 func TestSchedulesAreInOrderAndTheirIDsAreNew(t *testing.T) {
-	for _, name := range []string{"preview", "random", "steady"} {
+	for _, name := range []string{"preview", "random", "steady", "drain"} {
 		s, err := newStorm(name, 7, 20*time.Second, 1)
 		if err != nil {
 			t.Fatal(err)

@@ -19,8 +19,15 @@ type meter struct {
 // meteredContainer may die and come back, and then the kernel counts from nothing again.
 type meteredContainer struct {
 	container
-	use  containerUse
-	last reading
+	use     containerUse
+	last    reading
+	history []usedBy // one after each reading, in order
+}
+
+// usedBy is what had been used at a moment.
+type usedBy struct {
+	at  time.Time
+	use containerUse
 }
 
 // containerUse is what one container has used of what it may use.
@@ -92,6 +99,7 @@ func (c *meteredContainer) add(now reading) {
 	c.use.ThrottledSeconds += (now.throttledTime - was.throttledTime).Seconds()
 	c.use.MemoryPeak = max(c.use.MemoryPeak, now.memory)
 	c.last = now
+	c.history = append(c.history, usedBy{now.at, c.use})
 }
 
 // used is everything up to now, and over what time.
@@ -105,6 +113,40 @@ func (m *meter) used(ctx context.Context) ([]containerUse, time.Duration) {
 	return all, over
 }
 
+// between is what was used from one moment to another, in proportion where they are between two readings. Of memory it says nothing.
+func (m *meter) between(from, to time.Time) []containerUse {
+	var all []containerUse
+	for _, c := range m.metered {
+		a, b := c.usedAt(from), c.usedAt(to)
+		all = append(all, containerUse{
+			Service: c.service, CPULimit: c.use.CPULimit, CPUSeconds: b.CPUSeconds - a.CPUSeconds, Periods: b.Periods - a.Periods,
+			ThrottledPeriods: b.ThrottledPeriods - a.ThrottledPeriods, ThrottledSeconds: b.ThrottledSeconds - a.ThrottledSeconds,
+		})
+	}
+	return all
+}
+
+func (c *meteredContainer) usedAt(t time.Time) containerUse {
+	next, _ := slices.BinarySearchFunc(c.history, t, func(u usedBy, t time.Time) int { return u.at.Compare(t) })
+	switch {
+	case len(c.history) == 0:
+		return c.use
+	case next == 0:
+		return c.history[0].use
+	case next == len(c.history):
+		return c.history[next-1].use
+	}
+	a, b := c.history[next-1], c.history[next]
+	share := t.Sub(a.at).Seconds() / b.at.Sub(a.at).Seconds()
+	part := func(a, b int64) int64 { return a + int64(share*float64(b-a)+0.5) }
+	return containerUse{
+		CPUSeconds:       a.use.CPUSeconds + share*(b.use.CPUSeconds-a.use.CPUSeconds),
+		Periods:          part(a.use.Periods, b.use.Periods),
+		ThrottledPeriods: part(a.use.ThrottledPeriods, b.use.ThrottledPeriods),
+		ThrottledSeconds: a.use.ThrottledSeconds + share*(b.use.ThrottledSeconds-a.use.ThrottledSeconds),
+	}
+}
+
 const megabyte = 1 << 20
 
 // describe is a line for a person; the time is what the CPU's limit is held against.
@@ -112,6 +154,12 @@ func (u containerUse) describe(over time.Duration) string {
 	return fmt.Sprintf("%-6s CPU %6.2f s of %6.2f s, throttled in %d of %d periods for %.2f s; memory at most %.1f of %.0f MB",
 		u.Service, u.CPUSeconds, u.CPULimit*over.Seconds(), u.ThrottledPeriods, u.Periods, u.ThrottledSeconds,
 		float64(u.MemoryPeak)/megabyte, float64(u.MemoryLimit)/megabyte)
+}
+
+// describePhase is the same about some seconds of a storm.
+func (u containerUse) describePhase(seconds float64) string {
+	return fmt.Sprintf("%-6s CPU %6.2f s of %6.2f s, throttled in %d of %d periods for %.2f s",
+		u.Service, u.CPUSeconds, u.CPULimit*seconds, u.ThrottledPeriods, u.Periods, u.ThrottledSeconds)
 }
 
 // together adds containers up. The highest memory of each did not come at one moment: it is a bound.

@@ -92,6 +92,8 @@ type verdict struct {
 	Net       cents               `json:"net"`
 	NetCalm   cents               `json:"netFirstTry"` // as if nobody had had to try again
 
+	Outage *outageReport `json:"outage,omitempty"` // nil unless the storm is about one
+
 	Kills   int      `json:"kills"`
 	Crashes []string `json:"crashes,omitempty"` // instances that ended though nobody killed them
 }
@@ -187,6 +189,9 @@ func (v *verdict) print(w io.Writer) {
 	}
 	line("", "of which the bench itself was late: p50 %s, p99 %s", ms(v.SentLate.P50), ms(v.SentLate.P99))
 	v.printProcessors(line)
+	if v.Outage != nil {
+		v.Outage.print(line)
+	}
 	for _, crash := range v.Crashes {
 		line("crash", "%s", crash)
 	}
