@@ -459,14 +459,14 @@ func TestInstancesDoNotProbeInStep(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), length)
 		defer cancel()
 		var all []*policy
-		probes := 0
+		var counted atomic.Int64
 		for range instances {
 			p := testPolicy(time.Second, 10)
 			defer p.stop()
 			p.peers = func() int { return instances }
 			p.publish = func(f finding) {
 				if f.probe {
-					probes++
+					counted.Add(1)
 				}
 				time.AfterFunc(time.Millisecond, func() {
 					for _, other := range all {
@@ -495,6 +495,7 @@ func TestInstancesDoNotProbeInStep(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 		}
+		probes := int(counted.Load())
 		if most := int(2*length/longestLastGap) + 40; probes < int(length/longestLastGap)/2 || probes > most {
 			t.Errorf("%d probes in %s, at most %d are enough", probes, length, most)
 		}
