@@ -402,7 +402,7 @@ var mutants = []mutant{
 	{
 		name: "takes a processor's whole limit at each instance",
 		file: "policy.go", tests: "TestInstancesShareWhatAProcessorServes",
-		edits: []edit{{`max(1, p.limit/max(1, p.peers()))`, `p.limit`}},
+		edits: []edit{{`max(1, p.limit/p.peers())`, `p.limit`}},
 	},
 	{
 		name: "counts instances that are gone",

@@ -28,7 +28,7 @@ type policy struct {
 	cheap, dear processorID
 	limit       int // attempts at once at each processor, of all instances together
 	clock       *clock
-	peers       func() int        // how many instances there are
+	peers       func() int        // how many instances there are, this one included
 	backlog     func() int        // payments that wait before they even ask
 	arrivals    func() int64      // payments accepted since the start
 	publish     func(finding)     // tells the other instances what changed
@@ -145,11 +145,11 @@ func (p *policy) acquireAt(id processorID) (permit, bool) {
 }
 
 func (p *policy) prober(rate int64, beyond time.Duration) prober {
-	return prober{rate: rate, peers: int64(max(1, p.peers())), stagger: p.stagger, beyond: beyond}
+	return prober{rate: rate, peers: int64(p.peers()), stagger: p.stagger, beyond: beyond}
 }
 
 // share is how many attempts this instance may have out at a processor.
-func (p *policy) share() int { return max(1, p.limit/max(1, p.peers())) }
+func (p *policy) share() int { return max(1, p.limit/p.peers()) }
 
 // look is told of an answer that is overdue, in case nobody asks for anything meanwhile.
 func (p *policy) look() {

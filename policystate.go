@@ -151,8 +151,8 @@ func (s *processorState) nextProbe(now time.Time, by prober) time.Time {
 	return due
 }
 
-// probeGapFor is the gap between probes at a rate of payments, if one so far beyond its patience would be the next. A probe is dear if its answer may come late: because the processor is slow, or
-// takes its time to refuse one whose patience is over.
+// probeGapFor is the gap between probes at a rate of payments, if one so far beyond its patience would be the next. A probe is dear if its
+// answer may come late: because the processor is slow, or takes its time to refuse one whose patience is over.
 func (s *processorState) probeGapFor(now time.Time, rate int64, beyond time.Duration) time.Duration {
 	if s.open || s.refusal > quickRefusal && beyond >= -s.refusal {
 		return min(max(firstDearGap, everyNth(dearProbesPart, rate)), lastDearGap)

@@ -96,16 +96,13 @@ var stormBounds = []stormBound{
 }
 
 func (b stormBound) check(t *testing.T, results map[string][]playedStorm, storms int) {
-	played := slices.DeleteFunc(slices.Clone(results["galo"]), func(p playedStorm) bool { return kindOf(p.name) != b.kind })
-	sum := 0.0
+	played := ofKind(b.kind, results["galo"])
 	for _, p := range played {
-		x := b.of(&p.stormFigures)
-		sum += x
-		if x > b.worst {
+		if x := b.of(&p.stormFigures); x > b.worst {
 			t.Errorf("storm %s: %s %.4f, at most %g may be", p.name, b.name, x, b.worst)
 		}
 	}
-	if mean := sum / float64(len(played)); len(played) > 0 && mean > b.mean && (storms >= enoughStorms || b.kind == kindPreview) {
+	if mean, _ := overStorms(played, b.of); len(played) > 0 && mean > b.mean && (storms >= enoughStorms || b.kind == kindPreview) {
 		t.Errorf("%s over %d storms, %s: %.4f, at most %g may be", b.name, len(played), b.kind, mean, b.mean)
 	}
 }
@@ -139,6 +136,20 @@ func kindOf(name string) stormKind {
 		return kindDeceive
 	}
 	return kindRandom
+}
+
+func ofKind(kind stormKind, played []playedStorm) []playedStorm {
+	return slices.DeleteFunc(slices.Clone(played), func(p playedStorm) bool { return kindOf(p.name) != kind })
+}
+
+// overStorms is the mean of a figure, and the highest.
+func overStorms(played []playedStorm, of func(*stormFigures) float64) (mean, worst float64) {
+	for _, p := range played {
+		x := of(&p.stormFigures)
+		mean += x / float64(len(played))
+		worst = max(worst, x)
+	}
+	return mean, worst
 }
 
 // stormNamed makes the storm of a name.
@@ -335,9 +346,7 @@ func stormTable(results map[string][]playedStorm) string {
 	var text strings.Builder
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	for _, kind := range []stormKind{kindRandom, kindDeceive, kindPreview} {
-		of := func(c contender) []playedStorm {
-			return slices.DeleteFunc(slices.Clone(results[c.name]), func(p playedStorm) bool { return kindOf(p.name) != kind })
-		}
+		of := func(c contender) []playedStorm { return ofKind(kind, results[c.name]) }
 		at := slices.IndexFunc(contenders, func(c contender) bool { return len(of(c)) > 0 })
 		if at < 0 {
 			continue
@@ -363,13 +372,8 @@ func stormTable(results map[string][]playedStorm) string {
 
 // over is the mean of a measure over storms, with the worst.
 func (m *measure) over(played []playedStorm) string {
-	sum, worst := 0.0, 0.0
-	for _, p := range played {
-		x := m.of(&p.stormFigures)
-		sum += x
-		worst = max(worst, x)
-	}
-	text := m.show(sum / float64(len(played)))
+	mean, worst := overStorms(played, m.of)
+	text := m.show(mean)
 	if m.worst {
 		text += " [" + m.show(worst) + "]"
 	}

@@ -6,12 +6,24 @@ import (
 	"time"
 )
 
+// weatherAt is how the processors are in a second of a storm.
+type weatherAt struct {
+	second int
+	want   string
+}
+
+func expectWeather(t *testing.T, s storm, all []weatherAt) {
+	t.Helper()
+	for _, c := range all {
+		if got := s.at(time.Duration(c.second) * time.Second).String(); got != c.want {
+			t.Errorf("second %d: %s, want %s", c.second, got, c.want)
+		}
+	}
+}
+
 func TestPreviewIsTheContractsTable(t *testing.T) {
 	s := previewStorm(previewLength, 1)
-	for _, c := range []struct {
-		second int
-		want   string
-	}{
+	expectWeather(t, s, []weatherAt{
 		{1, "default 0 ms, fallback 0 ms"},
 		{9, "default 0 ms, fallback 0 ms"},
 		{10, "default 100 ms, fallback 0 ms"},
@@ -20,11 +32,7 @@ func TestPreviewIsTheContractsTable(t *testing.T) {
 		{40, "default 20 ms, fallback 20 ms"},
 		{50, "default 0 ms, fallback 5000 ms"},
 		{60, "default 0 ms, fallback 5000 ms"},
-	} {
-		if got := s.at(time.Duration(c.second) * time.Second).String(); got != c.want {
-			t.Errorf("second %d: %s, want %s", c.second, got, c.want)
-		}
-	}
+	})
 }
 
 func TestPreviewSendsAsManyAsItsClientsWould(t *testing.T) {
@@ -59,20 +67,13 @@ func TestPreviewScalesWithItsLength(t *testing.T) {
 
 func TestDrainHoldsWhatComesInThirtySeconds(t *testing.T) {
 	s := drainStorm(drainLength, 1)
-	for _, c := range []struct {
-		second int
-		want   string
-	}{
+	expectWeather(t, s, []weatherAt{
 		{9, "default 0 ms, fallback 0 ms"},
 		{10, "default 0 ms failing, fallback 0 ms failing"},
 		{39, "default 0 ms failing, fallback 0 ms failing"},
 		{40, "default 0 ms, fallback 0 ms"},
 		{70, "default 0 ms, fallback 0 ms"},
-	} {
-		if got := s.at(time.Duration(c.second) * time.Second).String(); got != c.want {
-			t.Errorf("second %d: %s, want %s", c.second, got, c.want)
-		}
-	}
+	})
 	held := 0
 	for _, x := range s.shots() {
 		if x.at >= s.outage.from && x.at < s.outage.to {
