@@ -61,8 +61,9 @@ const (
 	quickRefusal              = 500 * time.Millisecond
 	dearProbesPart            = 25
 	firstDearGap, lastDearGap = 200 * time.Millisecond, 2500 * time.Millisecond
-	// While there is patience nobody probes a slow one, unless health has said nothing for so long.
-	newsLife = 2 * healthWindow
+	// While there is patience a slow one is probed only when neither a probe nor health has said anything for so many payments, or so long.
+	patientProbesPart = 80
+	newsLife          = 2 * healthWindow
 	// A reading weighs nothing against a good answer to what went out within this time before it.
 	ownWord = time.Second
 	// What another instance finds weighs nothing against a good answer of our own within this time, nor when it is older than findingLife.
@@ -70,8 +71,8 @@ const (
 	findingLife = 2 * time.Second
 	// A payment whose patience is over still waits for answers of the cheaper processor that have been under way for less than this, if that is well.
 	moment = 200 * time.Millisecond
-	// A late answer of the dearer processor is taken so much later than one of the cheaper.
-	dearLater = 10 * time.Second
+	// A late answer of the dearer processor, which costs the most and may be missing from a summary, is taken so much later than one of the cheaper.
+	dearLater = 30 * time.Second
 )
 
 // permit is the right to have one attempt out at a processor.
@@ -184,7 +185,8 @@ func (p *policy) decide(now time.Time, acceptedAt micros) (_ permit, ok bool, ag
 		return p.take(p.cheap, now, false), true, again
 	}
 	// 2.
-	if cheap.probeDue(now, by) && cheap.inFlight < share && (!cheap.open || beyond >= 0 || cheap.probeHinted() || now.Sub(cheap.healthAt) > newsLife) {
+	mayBeLate := cheap.open && beyond < 0 // while it has patience
+	if cheap.probeDue(now, by) && cheap.inFlight < share && (!mayBeLate || cheap.probeHinted() || cheap.noNews(now, rate)) {
 		return p.take(p.cheap, now, true), true, again
 	}
 	// 3.

@@ -228,6 +228,40 @@ func TestPolicyAvoidsASlowProcessorWhileThereIsPatience(t *testing.T) {
 	})
 }
 
+// TestFewLookAtASlowProcessorWhileThereIsPatience: where few payments come in, health alone says when it is quick again; where there are many, a few
+// of them find out sooner.
+func TestFewLookAtASlowProcessorWhileThereIsPatience(t *testing.T) {
+	const slow, seconds = 3 * time.Second, 20
+	for perSecond, atMost := range map[int]int{1: 0, 100: 100*seconds/patientProbesPart + 1} {
+		synctest.Test(t, func(t *testing.T) {
+			p := testPolicy(time.Minute, 100)
+			defer p.stop()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var arrived, probes atomic.Int64
+			p.arrivals = arrived.Load
+			for n := range perSecond * seconds {
+				if n%(int(healthWindow/time.Second)*perSecond) == 0 {
+					p.health(onDefault, healthReading{minResponse: slow}, time.Now())
+				}
+				arrived.Add(1)
+				go func() {
+					if pm, ok := p.acquire(ctx, p.clock.now()); ok {
+						probes.Add(1)
+						time.Sleep(slow)
+						p.observe(pm, outcomePaid, slow)
+					}
+				}()
+				time.Sleep(time.Second / time.Duration(perSecond))
+			}
+			if n := int(probes.Load()); n > atMost || n < atMost/2 {
+				t.Errorf("%d of %d payments looked, %d at most should", n, perSecond*seconds, atMost)
+			}
+			time.Sleep(slow) // whoever is out comes back
+		})
+	}
+}
+
 // TestTheYoungestAttemptHasTheLastWord: what went out while the processor was slow says nothing of it any more, once one that went out later was
 // answered quickly, however late that comes.
 func TestTheYoungestAttemptHasTheLastWord(t *testing.T) {

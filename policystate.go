@@ -134,6 +134,11 @@ func (s *processorState) probeDue(now time.Time, by prober) bool {
 	return !s.good(now) && (s.open || s.probesOut < probesAtOnce) && !now.Before(s.nextProbe(now, by))
 }
 
+// noNews says that neither health nor a probe has said for long how a slow processor is.
+func (s *processorState) noNews(now time.Time, rate int64) bool {
+	return now.Sub(later(s.healthAt, s.probedAt)) > min(newsLife, everyNth(patientProbesPart, rate))
+}
+
 // nextProbe is when the next probe may go at the earliest.
 func (s *processorState) nextProbe(now time.Time, by prober) time.Time {
 	if s.probeHinted() {
