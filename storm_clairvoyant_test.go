@@ -2,6 +2,7 @@ package main
 
 import (
 	"container/heap"
+	"slices"
 	"sort"
 	"time"
 )
@@ -72,8 +73,12 @@ func (c *clairvoyant) earliest(p processorID, at time.Duration, instance int) ti
 	return max(at, good[sort.Search(len(good), func(i int) bool { return good[i].to > at })].from)
 }
 
+// shortestWindow leaves out what no sender can use, since none sends everything in one moment: where a failing processor gives way to a slow one,
+// whatever reaches it in its last millisecond is answered well.
+const shortestWindow = 10 * time.Millisecond
+
 // goodTimes are the moments at which a send is answered in time and well: what decides is the delay at its arrival, and whether the
-// processor fails when that is over.
+// processor fails when that is over. Windows that are shorter than shortestWindow are left out.
 func (w weather) goodTimes() []interval {
 	var good []interval
 	for i, s := range w {
@@ -95,7 +100,7 @@ func (w weather) goodTimes() []interval {
 			}
 		}
 	}
-	return good
+	return slices.DeleteFunc(good, func(g interval) bool { return g.to-g.from < shortestWindow })
 }
 
 // placeHeap says when each of a processor's places is free again, the first on top.

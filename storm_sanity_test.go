@@ -62,6 +62,8 @@ func TestClairvoyant(t *testing.T) {
 	check("both fail beyond patience and are back at once", fails(4*sec, 30*sec), fails(4*sec, 30*sec), 5*sec, 10*sec, onDefault, 30*sec-processorWork, false)
 	check("it fails at the end of the delay", weather{{0, 1 * sec, false}, {5 * sec, 0, true}, {from: 9 * sec}}, well, 4500*ms, 0, onFallback, 4500*ms, true)
 	check("it fails only until the end of the delay", weather{{0, 1 * sec, true}, {from: 5 * sec}}, well, 4500*ms, 0, onDefault, 4500*ms, true)
+	gap := weather{{0, 0, true}, {5 * sec, 2 * sec, false}, {from: 30 * sec}}
+	check("there is but a moment between failing and slow", gap, well, 4500*ms, 10*sec, onFallback, 4500*ms, true)
 	dearer := calmStorm(100*sec, 1, 0)
 	dearer.fees = [processors]ppm{200_000, 150_000}
 	if f := newClairvoyant(&dearer).pay(0, 0); f.processor != onFallback {
