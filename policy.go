@@ -72,7 +72,7 @@ const (
 	// A payment whose patience is over still waits for answers of the cheaper processor that have been under way for less than this, if that is well.
 	moment = 200 * time.Millisecond
 	// A late answer of the dearer processor, which costs the most and may be missing from a summary, is taken so much later than one of the cheaper.
-	dearLater = 30 * time.Second
+	dearLater = 20 * time.Second
 )
 
 // permit is the right to have one attempt out at a processor.
