@@ -46,7 +46,7 @@ var contenders = []contender{
 //
 // A storm follows from its name. What a policy makes of it does so nearly: goroutines that are ready in one virtual instant run in
 // the same order from one time to the next as long as there is one processor for them, but a few choices are the runtime's (which
-// of several ready channels, the order of a map, a preemption). They move a storm's shares by a thousandth at the most.
+// of several ready channels, the order of a map, a preemption). They move a storm's shares by a thousandth or so, those of a storm with few payments by more.
 func TestStorms(t *testing.T) {
 	if *stormName != "" {
 		tellStorm(t, *stormName)
@@ -87,14 +87,16 @@ type stormBound struct {
 // enoughStorms is how many random ones have a mean that says something.
 const enoughStorms = 100
 
+// stormBounds hold for a hundred storms and for a thousand. That the worst of a thousand is far from the mean is the luck of few payments a second, or an
+// outage of one processor while the other cannot serve as many as come in.
 var stormBounds = []stormBound{
-	{kindRandom, "regret", func(f *stormFigures) float64 { return f.Regret }, 0.0125, 0.20},
+	{kindRandom, "regret", func(f *stormFigures) float64 { return f.Regret }, 0.01, 0.20},
 	{kindRandom, "calls per payment outside outages", func(f *stormFigures) float64 { return f.WasteOutside }, 1.05, 4},
-	{kindRandom, "late", func(f *stormFigures) float64 { return f.Late }, 0.006, 0.15},
-	{kindRandom, "at risk", func(f *stormFigures) float64 { return f.Risk }, 0.025, 0.25},
+	{kindRandom, "late", func(f *stormFigures) float64 { return f.Late }, 0.005, 0.20},
+	{kindRandom, "at risk", func(f *stormFigures) float64 { return f.Risk }, 0.02, 0.35},
 	{kindRandom, "429s", func(f *stormFigures) float64 { return float64(f.Busy + f.TooSoon) }, 0, 0},
 	{kindDeceive, "429s", func(f *stormFigures) float64 { return float64(f.Busy + f.TooSoon) }, 0, 0},
-	{kindDeceive, "harmed", func(f *stormFigures) float64 { return f.Harmed }, 0.06, 1},
+	{kindDeceive, "harmed", func(f *stormFigures) float64 { return f.Harmed }, 0.05, 1},
 	{kindPreview, "regret", func(f *stormFigures) float64 { return f.Regret }, 0.005, 0.005},
 	{kindPreview, "at risk", func(f *stormFigures) float64 { return f.Risk }, 0.005, 0.005},
 	{kindPreview, "late", func(f *stormFigures) float64 { return f.Late }, 0, 0},
