@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 type settings struct {
 	stack      bool
 	compare    bool
+	pairs      int
+	against    string
 	faults     bool
 	storm      string
 	seed       uint64
@@ -36,6 +39,8 @@ type settings struct {
 	json       string
 	report     string
 	cpuprofile string
+
+	environment []string // of the stack, besides this process's own
 }
 
 const defaultToken = "123" // the real processors' own
@@ -62,6 +67,8 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	f.BoolVar(&s.stack, "stack", false, "judge the compose stack under its limits (needs Docker with compose)")
 	f.BoolVar(&s.faults, "faults", false, "with -stack: kill, restart and replace its parts one after the other under an even load")
 	f.BoolVar(&s.compare, "compare", true, "with -stack: play the storm also at servers that do nothing")
+	f.IntVar(&s.pairs, "pairs", 0, "with -stack: play the storm so often at a baseline and at galo in turn, and print medians and spreads")
+	f.StringVar(&s.against, "against", againstNothing, "with -pairs: the baseline, servers that do nothing or the stack with other settings, as in LINGER=5ms,GOGC=100")
 	shares := [processors]*string{
 		f.String("default-fee", "0.05", "fee of the default processor"),
 		f.String("fallback-fee", "0.15", "fee of the fallback processor"),
@@ -104,6 +111,12 @@ func (s settings) check() error {
 		return fmt.Errorf("cannot lose %v%% of the answers: from 0 to 100 are possible", s.lose)
 	case s.faults && !s.stack:
 		return fmt.Errorf("cannot play -faults without -stack: its parts are containers")
+	case s.pairs < 0:
+		return fmt.Errorf("cannot play %d pairs: 0 or more are possible", s.pairs)
+	case s.pairs > 0 && (!s.stack || s.faults || s.report != ""):
+		return errors.New("cannot play -pairs without -stack, nor with -faults or -report: it compares stacks, and draws nothing")
+	case s.pairs == 0 && s.against != againstNothing:
+		return errors.New("cannot play -against settings without -pairs")
 	case s.kills < 0:
 		return fmt.Errorf("cannot kill %d times: 0 or more are possible", s.kills)
 	}

@@ -43,11 +43,16 @@ func runStack(ctx context.Context, s settings, screen *screen) (err error) {
 		return err
 	}
 	run := &stackRun{settings: s, storm: st, root: root, engine: e, screen: screen}
+	if s.pairs > 0 {
+		return run.pairs(ctx)
+	}
 	var result stackVerdict
 	if s.compare {
-		if result.Nothing, err = run.nothing(ctx); err != nil {
+		nothing, err := run.nothing(ctx)
+		if err != nil {
 			return err
 		}
+		result.Nothing = nothing.Latency
 	}
 	leave, err := run.startProcessors(ctx)
 	defer func() { err = errors.Join(err, leave()) }()
@@ -106,30 +111,39 @@ func (v *stackVerdict) print(w io.Writer) {
 }
 
 // nothing is how the storm's clients fare at servers that answer 202 and do nothing, behind the same nginx.
-func (r *stackRun) nothing(ctx context.Context) (q quantiles, err error) {
+func (r *stackRun) nothing(ctx context.Context) (_ side, err error) {
 	p := nothingProject(r.root)
 	defer func() { err = errors.Join(err, p.down(ctx)) }()
 	r.screen.say("building and starting the stack that does nothing")
 	if err := p.up(ctx); err != nil {
-		return q, err
+		return side{}, err
 	}
 	d, err := newDoor(stackAddress)
 	if err != nil {
-		return q, err
+		return side{}, err
 	}
 	if err := awaitAccepted(ctx, d); err != nil {
-		return q, err
+		return side{}, err
+	}
+	all, err := r.engine.containers(ctx, p.name)
+	if err != nil {
+		return side{}, err
+	}
+	m, err := newMeter(ctx, r.engine, all)
+	if err != nil {
+		return side{}, err
 	}
 	l := newLoad(d, r.storm.shots())
 	r.screen.say("storm %s, seed %d, %v at it: %d payments", r.storm.name, r.storm.seed, r.storm.length, len(l.shots))
 	l.run(ctx, time.Now().Add(beginAfter))
 	if ctx.Err() != nil {
-		return q, fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
+		return side{}, fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
 	}
 	if lost := l.refused.Load() + l.unanswered.Load(); lost > 0 {
 		r.screen.say("%d of these were not answered with 202", lost)
 	}
-	return l.latency.quantiles(), nil
+	uses, _ := m.used(ctx)
+	return side{l.accepted.Load(), l.latency.quantiles(), uses}, nil
 }
 
 // awaitAccepted waits until the stack accepts payments.

@@ -179,11 +179,17 @@ func TestInstancesDifferOnlyInNameRoleAndSocket(t *testing.T) {
 func TestSettingsPassThroughFromTheShell(t *testing.T) {
 	env := readCompose(t, stackFile).Services["galo1"].Environment
 	for _, name := range []string{
-		"PATIENCE", "RETENTION", "JOURNAL_MAX_SIZE", "DURABILITY", "WORKERS", "MAX_PENDING", "MAX_IN_FLIGHT", "SEND_TIMEOUT", "LINGER",
+		"PATIENCE", "RETENTION", "JOURNAL_MAX_SIZE", "DURABILITY", "WORKERS", "MAX_PENDING", "MAX_IN_FLIGHT", "SEND_TIMEOUT",
 		"PROCESSOR_DEFAULT_URL", "PROCESSOR_DEFAULT_FEE", "PROCESSOR_FALLBACK_URL", "PROCESSOR_FALLBACK_FEE", "ALLOW_PURGE", "LOG_LEVEL",
 	} {
 		if value, there := env[name]; !there || value != nil {
 			t.Errorf("%s does not pass through", name)
+		}
+	}
+	// These differ from galo's defaults here, and may be others still.
+	for name, want := range map[string]string{"LINGER": "${LINGER:-20ms}", "GODEBUG": "${GALO_GODEBUG-schedtrace=1000000000}"} {
+		if value := env[name]; value == nil || *value != want {
+			t.Errorf("%s is not %s", name, want)
 		}
 	}
 }
