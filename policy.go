@@ -18,7 +18,8 @@ import (
 //  1. The cheaper processor while it is up and answers in good time.
 //  2. While it refuses, one payment every so often finds out whether it still does: a probe. A refusal costs nothing. While it is slow, a probe
 //     is a payment whose patience is over: it may be out for long.
-//  3. Otherwise a payment waits, until PATIENCE after it was accepted; and a moment longer if answers are under way that will make room.
+//  3. Otherwise a payment waits, until PATIENCE after it was accepted; and a moment longer if answers are under way that will make room, or if
+//     the dearer one has just come back, and a probe finds out whether the cheaper one has, too.
 //  4. After that it goes to the dearer one, if that is up and answers in good time, or is the probe that finds out.
 //  5. If neither answers in good time it waits on, until the late answer of one that is up costs less than waiting has cost already.
 //
@@ -69,7 +70,8 @@ const (
 	// What another instance finds weighs nothing against a good answer of our own within this time, nor when it is older than findingLife.
 	ownFinding  = 100 * time.Millisecond
 	findingLife = 2 * time.Second
-	// A payment whose patience is over still waits for answers of the cheaper processor that have been under way for less than this, if that is well.
+	// A payment whose patience is over still waits for answers of the cheaper processor that have been under way for less than this, if that is well;
+	// and for as long after the dearer one has come back, since outages of both tend to end together.
 	moment = 200 * time.Millisecond
 	// A late answer of the dearer processor, which costs the most and may be missing from a summary, is taken so much later than one of the cheaper.
 	dearLater = 20 * time.Second
@@ -190,7 +192,8 @@ func (p *policy) decide(now time.Time, acceptedAt micros) (_ permit, ok bool, ag
 		return p.take(p.cheap, now, true), true, again
 	}
 	// 3.
-	awaits := cheap.good(now) && cheap.inFlight < share && now.Sub(cheap.oldestUnanswered()) < moment // answers will make room
+	awaits := cheap.good(now) && cheap.inFlight < share && now.Sub(cheap.oldestUnanswered()) < moment || // answers will make room
+		cheap.probesOut > 0 && now.Sub(dear.openedAt) < moment // or say that it is back, too
 	if beyond >= 0 && !awaits {
 		// 4.
 		if dear.good(now) && room(dear) {
@@ -222,6 +225,7 @@ func (p *policy) again(now time.Time, by prober) time.Time {
 		}
 	}
 	at(now.Add(-beyond))
+	at(p.state[p.dear].openedAt.Add(moment))
 	at(now.Add(p.state[p.cheap].expected(now) - beyond))
 	at(now.Add(p.state[p.dear].expected(now) + dearLater - beyond))
 	for i := range p.state {
@@ -417,10 +421,10 @@ func (p *policy) heard(f finding) {
 
 func (p *policy) open(id processorID, now time.Time, why string) {
 	s := &p.state[id]
-	s.open = true
+	s.open, s.openedAt = true, now
 	p.changed(id, now, why)
 	if cheap := &p.state[p.cheap]; id == p.dear && !cheap.open {
-		cheap.probeSoon() // outages of both tend to end together
+		cheap.probeSoon()
 	}
 	p.tell(id, now, false)
 	p.reopened(id)

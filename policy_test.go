@@ -559,6 +559,37 @@ func TestWhenTheDearerIsBackTheCheaperIsLookedAt(t *testing.T) {
 	})
 }
 
+// TestWhenTheDearerIsBackPaymentsWaitForTheProbeOfTheCheaper, but no longer than a moment.
+func TestWhenTheDearerIsBackPaymentsWaitForTheProbeOfTheCheaper(t *testing.T) {
+	for takes, want := range map[time.Duration]askerGrant{
+		moment / 4: {processor: onDefault, after: moment / 4},
+		2 * moment: {processor: onFallback, after: moment},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := testPolicy(0, 10)
+			defer p.stop()
+			refuseOne(p, onDefault)
+			refuseOne(p, onFallback)
+			pm, ok := p.acquireAt(onFallback)
+			if !ok {
+				t.Fatal("no probe")
+			}
+			p.observe(pm, outcomePaid, 0)
+			pm, _ = p.acquire(t.Context(), p.clock.now())
+			noProbes(p, onDefault) // no further ones
+			var a asker
+			go a.ask(t.Context(), p)
+			time.Sleep(takes)
+			synctest.Wait()
+			p.observe(pm, outcomePaid, takes)
+			synctest.Wait()
+			if g := a.granted(); len(g) != 1 || g[0].processor != want.processor || g[0].after != want.after {
+				t.Errorf("the probe takes %s: %+v", takes, g)
+			}
+		})
+	}
+}
+
 // TestImpatientPaymentsWaitAMomentForTheCheaper: it is well, and only answers that are under way keep them.
 func TestImpatientPaymentsWaitAMomentForTheCheaper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -30,6 +30,7 @@ type processorState struct {
 	refusal    time.Duration // how long the last refusal took
 	stood      standing      // as it was told last, see changed
 	closedAt   time.Time
+	openedAt   time.Time // after it was closed
 	leftAt     time.Time // when it was last in good standing
 	changes    int64
 }
