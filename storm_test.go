@@ -397,25 +397,31 @@ func outdone(kind stormKind, results map[string][]playedStorm) string {
 		storm, policy string
 		less          float64
 	}
-	var all []by
 	galo := ofKind(kind, results["galo"])
+	others := make(map[string][]playedStorm)
+	for _, c := range contenders {
+		if played := ofKind(kind, results[c.name]); c.name != "galo" && len(played) > 0 {
+			others[c.name] = played
+		}
+	}
+	if len(galo) == 0 || len(others) == 0 {
+		return ""
+	}
+	var all []by
 	for i, g := range galo {
 		one := by{storm: g.name}
 		for _, c := range contenders {
-			others := ofKind(kind, results[c.name])
-			if c.name == "galo" || len(others) == 0 {
+			played, there := others[c.name]
+			if !there {
 				continue
 			}
-			if o := others[i]; o.WasteOutside <= g.WasteOutside+dearerCalls && g.Harmed-o.Harmed > one.less {
+			if o := played[i]; o.WasteOutside <= g.WasteOutside+dearerCalls && g.Harmed-o.Harmed > one.less {
 				one.policy, one.less = c.name, g.Harmed-o.Harmed
 			}
 		}
 		if one.less > max(0.005, 2/float64(max(1, g.Payments))) {
 			all = append(all, one)
 		}
-	}
-	if len(galo) == 0 || len(results) == 1 {
-		return ""
 	}
 	slices.SortStableFunc(all, func(a, b by) int { return cmp.Compare(b.less, a.less) })
 	var text strings.Builder

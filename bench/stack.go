@@ -125,11 +125,7 @@ func (r *stackRun) nothing(ctx context.Context) (_ side, err error) {
 	if err := awaitAccepted(ctx, d); err != nil {
 		return side{}, err
 	}
-	all, err := r.engine.containers(ctx, p.name)
-	if err != nil {
-		return side{}, err
-	}
-	m, err := newMeter(ctx, r.engine, all)
+	_, m, err := r.meter(ctx, p)
 	if err != nil {
 		return side{}, err
 	}
@@ -223,11 +219,7 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 	if err != nil {
 		return err
 	}
-	all, err := r.engine.containers(ctx, p.name)
-	if err != nil {
-		return err
-	}
-	m, err := newMeter(ctx, r.engine, all)
+	all, m, err := r.meter(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -264,6 +256,16 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 		return r.saveLogs(ctx, p)
 	}
 	return nil
+}
+
+// meter begins to count what the containers of a project use.
+func (r *stackRun) meter(ctx context.Context, p project) ([]container, *meter, error) {
+	all, err := r.engine.containers(ctx, p.name)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := newMeter(ctx, r.engine, all)
+	return all, m, err
 }
 
 // startStack starts the real stack and waits until it answers.
