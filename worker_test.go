@@ -129,7 +129,7 @@ func TestPaymentTakesOneLingerToItsProcessor(t *testing.T) {
 		for range 10 {
 			<-b.settled
 		}
-		if took := time.Since(started); took != 6*time.Millisecond {
+		if took := time.Since(started); took != 10*time.Millisecond {
 			t.Errorf("10 payments took %s: want one linger of a claim and one of a settle", took)
 		}
 		if n := b.claims.Load(); n != 10 {
@@ -161,7 +161,7 @@ func TestNoPaymentWaitsBehindASlowOne(t *testing.T) {
 			b.accept(t, n)
 			<-b.settled
 		}
-		if took := time.Since(started); took > 19*6*time.Millisecond {
+		if took := time.Since(started); took > 19*10*time.Millisecond {
 			t.Errorf("19 payments took %s", took)
 		}
 		time.Sleep(2 * time.Minute)
