@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 	"math"
 	"os"
+	"slices"
 )
 
 // newJournal is a journal that was just locked; nothing of it was read yet.
@@ -29,7 +30,11 @@ type found struct {
 }
 
 func (f *found) join(g found) {
-	f.accepted = append(f.accepted, g.accepted...)
+	if len(f.accepted) == 0 {
+		f.accepted = g.accepted // they may be a million
+	} else {
+		f.accepted = append(f.accepted, g.accepted...)
+	}
 	f.doubtful = append(f.doubtful, g.doubtful...)
 	f.sent = append(f.sent, g.sent...)
 	f.settling = append(f.settling, g.settling...)
@@ -64,7 +69,7 @@ func (j *journal) recover() (found, error) {
 	removeHalfMade(j.dir)
 	var end uint64 // one past the last published slot
 	reuse := true  // the segments in use were made since the host came up
-	for _, number := range numbers {
+	for i, number := range numbers {
 		seg, err := j.openOrRepair(number)
 		if err != nil {
 			return f, err
@@ -82,6 +87,11 @@ func (j *journal) recover() (found, error) {
 			}
 			continue
 		}
+		if i+1 < len(numbers) {
+			readAhead(j.dir, numbers[i+1]) // what comes after a segment that is scanned most likely is, too
+		}
+		seg.bringIn()
+		seg.ids = newIDIndex()
 		j.addSegment(seg)
 		if last := j.scan(seg, &f); last >= 0 {
 			end = max(end, seg.first()+uint64(last)+1)
@@ -144,6 +154,9 @@ func (j *journal) seal(end uint64) {
 // scan reads a segment to its end, fills its index, and returns the position of the last published slot, or -1.
 func (j *journal) scan(seg *segment, f *found) (last int) {
 	last = -1
+	if cap(f.accepted)-len(f.accepted) < segmentSlots {
+		f.accepted = slices.Grow(f.accepted, max(len(f.accepted), segmentSlots)) // append by itself would copy a million of them twice as often
+	}
 	var report damageReport
 	defer j.tell(seg, &report)
 	for i := range seg.slots {
