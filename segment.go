@@ -224,14 +224,6 @@ func (s *segment) bringIn() {
 	_ = unix.Madvise(s.data, unix.MADV_POPULATE_READ) // a kernel before 5.14 cannot: then each page is read when it is needed
 }
 
-// readAhead asks the kernel to read a segment that will be brought in next, while something else is done.
-func readAhead(dir string, number uint64) {
-	if file, err := os.Open(segmentPath(dir, number)); err == nil {
-		_ = unix.Fadvise(int(file.Fd()), 0, segmentBytes, unix.FADV_WILLNEED)
-		file.Close()
-	}
-}
-
 // unmap ends the mapping and closes the file. Nobody may hold a pointer into the segment any more.
 func (s *segment) unmap() error {
 	err := unix.Munmap(s.data)
