@@ -213,7 +213,7 @@ func numberAfter(b *testing.B, text, name string) float64 {
 
 // BenchmarkInstance is the memory of one instance in which nothing, a hundred thousand payments and a million of them wait
 // (INSTANCE_PAYMENTS: the most), all with room for as many, the next power of two, as rings have; how long the collector stopped it at
-// most, and how often; and how fast the last tenth came in.
+// most, in how many collections, one of them at the end; and how fast the last tenth came in.
 func BenchmarkInstance(b *testing.B) {
 	program := buildInstance(b, b.TempDir())
 	most := sizeFrom(b, "INSTANCE_PAYMENTS", "1000000")
@@ -229,8 +229,8 @@ func BenchmarkInstance(b *testing.B) {
 				in.post(waiting-waiting/10, waiting)
 				took := time.Since(began)
 				b.StopTimer()
+				f := in.footprint() // which collects, with all that wait
 				pause, collections := in.pauses()
-				f := in.footprint()
 				in.kill()
 				b.ReportMetric(f.anonymous/(1<<20), "anonymous-MiB")
 				b.ReportMetric(f.mapped/(1<<20), "mapped-MiB")

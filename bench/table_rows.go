@@ -135,7 +135,7 @@ func instanceRows() []tableRow {
 		{what: "an instance's own memory, nothing waiting, room for 1,048,576", of: series{"Instance/waiting=0", "anonymous-MiB"}, unit: "MiB"},
 		{what: "each of 1,000,000 waiting payments: the journal, mapped", of: series{million, "mapped-B/payment"}, unit: "bytes", goal: most(64)},
 		{what: "each of 1,000,000 waiting payments: besides the journal and the rings", of: series{million, "anonymous-B/payment"}, unit: "bytes", goal: most(16)},
-		{what: "the collector's longest pause until 1,000,000 wait", of: series{million, "longest-pause-µs"}, unit: "µs"},
+		{what: "the collector's longest pause, with a collection when 1,000,000 wait", of: series{million, "longest-pause-µs"}, unit: "µs"},
 		{what: "intake over 4 connections when 900,000 wait", of: series{million, "payments/s"}, unit: "payments/s"},
 		{what: "from exec to ready, nothing waiting", of: series{"Start/waiting=0", "ms-to-ready"}, unit: "ms", goal: most(1000)},
 		{what: "from exec to ready, 1,000,000 waiting", of: series{"Start/waiting=1000000", "ms-to-ready"}, unit: "ms"},
