@@ -213,6 +213,7 @@ func (j *journal) believed(seg *segment) bool {
 	if seg.head.boot == j.boot {
 		return true
 	}
+	seg.bringIn()
 	for i := range seg.slots {
 		s := &seg.slots[i]
 		if w := s.load(); w != 0 && w != wordSetAside && !(s.intact(w, seg.first()+uint64(i), j.seed) && w.state().final()) {

@@ -260,7 +260,10 @@ func (g *galo) start(ctx context.Context) {
 			g.health.run(ctx)
 		}
 	})
-	g.sending.run(func(context.Context) { g.takeUp(g.found) })
+	g.sending.run(func(context.Context) {
+		g.takeUp(g.found)
+		g.found = found{} // it may be of a million payments
+	})
 	g.sending.run(g.adoptOrphans)
 	g.sending.run(g.forget)
 	if g.door != nil {

@@ -5,6 +5,10 @@ import (
 	"hash/crc32"
 	"math"
 	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 )
 
 // newJournal is a journal that was just locked; nothing of it was read yet.
@@ -29,7 +33,11 @@ type found struct {
 }
 
 func (f *found) join(g found) {
-	f.accepted = append(f.accepted, g.accepted...)
+	if cap(f.accepted) == 0 {
+		f.accepted = g.accepted // they may be a million
+	} else {
+		f.accepted = append(f.accepted, g.accepted...)
+	}
 	f.doubtful = append(f.doubtful, g.doubtful...)
 	f.sent = append(f.sent, g.sent...)
 	f.settling = append(f.settling, g.settling...)
@@ -64,6 +72,7 @@ func (j *journal) recover() (found, error) {
 	removeHalfMade(j.dir)
 	var end uint64 // one past the last published slot
 	reuse := true  // the segments in use were made since the host came up
+	var unsettled []*segment
 	for _, number := range numbers {
 		seg, err := j.openOrRepair(number)
 		if err != nil {
@@ -82,9 +91,21 @@ func (j *journal) recover() (found, error) {
 			}
 			continue
 		}
+		seg.ids = newIDIndex()
 		j.addSegment(seg)
-		if last := j.scan(seg, &f); last >= 0 {
-			end = max(end, seg.first()+uint64(last)+1)
+		unsettled = append(unsettled, seg)
+	}
+	all := j.scanAll(unsettled)
+	accepted := 0
+	for _, s := range all {
+		accepted += len(s.found.accepted)
+	}
+	f.accepted = make([]ref, 0, accepted)
+	for i, s := range all {
+		seg := unsettled[i]
+		f.join(s.found)
+		if s.last >= 0 {
+			end = max(end, seg.first()+uint64(s.last)+1)
 			reuse = seg.head.boot == j.boot
 		} else if seg.head.boot != j.boot {
 			reuse = false
@@ -141,6 +162,33 @@ func (j *journal) seal(end uint64) {
 	}
 }
 
+// scanned is what a scan of one segment has found, and the position of its last published slot, or -1.
+type scanned struct {
+	found found
+	last  int
+}
+
+// scanAll scans segments side by side: while one waits for the disk, or there is another core, the next one is at work. At least two are.
+func (j *journal) scanAll(segments []*segment) []scanned {
+	all := make([]scanned, len(segments))
+	var next atomic.Int64
+	var scanning sync.WaitGroup
+	for range min(max(2, runtime.GOMAXPROCS(0)), len(segments)) {
+		scanning.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(segments); i = int(next.Add(1)) - 1 {
+				segments[i].bringIn()
+				f := &all[i].found
+				all[i].last = j.scan(segments[i], f)
+				if len(f.accepted) < cap(f.accepted)/2 {
+					f.accepted = slices.Clone(f.accepted) // there may be hundreds of segments in which few wait
+				}
+			}
+		})
+	}
+	scanning.Wait()
+	return all
+}
+
 // scan reads a segment to its end, fills its index, and returns the position of the last published slot, or -1.
 func (j *journal) scan(seg *segment, f *found) (last int) {
 	last = -1
@@ -170,6 +218,9 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 				j.doubts.add(r.seq())
 				f.doubtful = append(f.doubtful, r)
 			} else {
+				if f.accepted == nil {
+					f.accepted = make([]ref, 0, segmentSlots-i) // payments wait together: if one does, most behind it do
+				}
 				f.accepted = append(f.accepted, r)
 			}
 		case slotSent:

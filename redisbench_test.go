@@ -2,9 +2,7 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -105,65 +103,6 @@ func BenchmarkSettleEmbedded(b *testing.B) {
 				n += batch
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/payment")
-		})
-	}
-}
-
-// BenchmarkSummary asks for windows of several shapes over payments that lie within thirty days: how many there
-// are must not matter.
-func BenchmarkSummary(b *testing.B) {
-	for _, payments := range []int{10_000, 200_000} {
-		s, token := readyStore(b, startRedis(b).url())
-		apart := 30 * dayLength / micros(payments)
-		batch := make([]settlement, 0, maxStoreBatch)
-		for i := range payments {
-			batch = append(batch, paidOne(i, processorID(i%processors), noon+micros(i)*apart, 1990))
-			if len(batch) == cap(batch) || i == payments-1 {
-				settleAll(b, s, token, batch...)
-				batch = batch[:0]
-			}
-		}
-		for _, window := range []struct {
-			name     string
-			from, to micros
-		}{
-			{"everything", 0, 2 * noon},
-			{"13.5 s", noon + dayLength, noon + dayLength + 13_500_000},
-			{"30 days ragged", noon + 1, noon + 30*dayLength - 1},
-		} {
-			b.Run(fmt.Sprintf("%d/%s", payments, window.name), func(b *testing.B) {
-				for b.Loop() {
-					if _, err := s.summary(b.Context(), window.from, window.to, nil); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-	}
-}
-
-// BenchmarkMemory says how many bytes of Redis a settled payment takes, at two paces; MEMORY_PAYMENTS=3000000: among so many.
-func BenchmarkMemory(b *testing.B) {
-	payments, err := strconv.Atoi(cmp.Or(os.Getenv("MEMORY_PAYMENTS"), "100000"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, pace := range []int{500, 5_000} {
-		b.Run(fmt.Sprintf("%d a second", pace), func(b *testing.B) {
-			for b.Loop() {
-				s, token := readyStore(b, startRedis(b).url())
-				conn := rawConn(b, s.opts.url)
-				before := infoNumber(b, conn, "memory", "used_memory")
-				for first := 0; first < payments; first += maxStoreBatch {
-					all := benchPayments(first, min(maxStoreBatch, payments-first))
-					for i := range all {
-						all[i] = paidOne(first+i, all[i].processor, noon+micros(first+i)*secondLength/micros(pace), 1990)
-					}
-					settleAll(b, s, token, all...)
-				}
-				b.ReportMetric(float64(infoNumber(b, conn, "memory", "used_memory")-before)/float64(payments), "B/payment")
-				b.ReportMetric(float64(do(b, conn, "DBSIZE").(int64)), "keys")
-			}
 		})
 	}
 }

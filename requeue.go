@@ -141,6 +141,8 @@ func (j *journal) mapAgainLocked(number uint64) error {
 	if err != nil {
 		return err
 	}
+	seg.bringIn()
+	seg.ids = newIDIndex()
 	for i := range seg.slots {
 		s := &seg.slots[i]
 		if w := s.load(); w != 0 && s.intact(w, seg.first()+uint64(i), j.seed) {

@@ -134,6 +134,7 @@ func (j *journal) eachRetired(from uint64, visit func(v slotView)) (damaged int,
 		if err != nil {
 			return damaged, err
 		}
+		seg.bringIn()
 		n := eachSlot(j, seg, from, func(v slotView) {
 			if s := v.word.state(); r.purged && (s == slotSettled || s == slotRejected) {
 				v.word = v.word.with(slotPurged)

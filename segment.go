@@ -52,7 +52,7 @@ type segment struct {
 	data   []byte // the mapping; empty after unmap
 	head   *segmentHead
 	slots  []slot
-	ids    idIndex
+	ids    idIndex // nil in a segment that is only looked through
 	// holesBelow is the sequence below which a slot that was never published never will be: set once, by recovery.
 	holesBelow uint64
 	dirty      atomic.Bool  // set after every store, taken back before a sync
@@ -98,6 +98,7 @@ func createSegment(dir string, j journalID, number uint64, boot [16]byte, durabl
 	if err != nil {
 		return discard(err)
 	}
+	seg.ids = newIDIndex()
 	for i := 0; i < segmentSlots; i += segmentHeader / slotSize {
 		seg.slots[i].word.Store(0) // a write to every page now spares an append the fault
 	}
@@ -206,7 +207,7 @@ func allocate(file *os.File, size int64) error {
 }
 
 func mapSegment(file *os.File, path string, number uint64) (*segment, error) {
-	data, err := unix.Mmap(int(file.Fd()), 0, segmentBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	data, err := unix.Mmap(int(file.Fd()), 0, segmentBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("cannot map: %w", err)
 	}
@@ -214,8 +215,13 @@ func mapSegment(file *os.File, path string, number uint64) (*segment, error) {
 		number: number, path: path, file: file, data: data,
 		head:  (*segmentHead)(unsafe.Pointer(&data[0])),
 		slots: unsafe.Slice((*slot)(unsafe.Pointer(&data[segmentHeader])), segmentSlots),
-		ids:   newIDIndex(),
 	}, nil
+}
+
+// bringIn has all of a segment that was opened read into memory, for whoever reads all of it. Of most segments that a start opens it
+// wants the header only.
+func (s *segment) bringIn() {
+	_ = unix.Madvise(s.data, unix.MADV_POPULATE_READ) // a kernel before 5.14 cannot: then each page is read when it is needed
 }
 
 // unmap ends the mapping and closes the file. Nobody may hold a pointer into the segment any more.

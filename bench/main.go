@@ -12,6 +12,7 @@
 //	go run ./bench -stack                        the compose stack under its limits
 //	go run ./bench -stack -pairs 5               that stack and servers that do nothing, in turn
 //	go run ./bench faults -seed 7 -for 90s       random faults on real processes
+//	go run ./bench table -out table.md           every figure of the README, measured anew beside its baseline
 //	go run ./bench -stack -faults                the same, its parts killed, restarted and replaced one after the other
 //	go run ./bench processor -listen :8080       one simulated processor alone
 //	go run ./bench nothing -listen :9999         a server that answers 202 and does nothing
@@ -61,6 +62,8 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 			return runNothing(ctx, args[1:], stderr)
 		case "faults":
 			return runFaults(ctx, args[1:], newScreen(stdout), stderr)
+		case "table":
+			return runTable(ctx, args[1:], newScreen(stdout), stderr)
 		}
 	}
 	s, err := parseSettings(args, stderr)
