@@ -264,7 +264,7 @@ func (g *galo) start(ctx context.Context) {
 	g.sending.run(g.adoptOrphans)
 	g.sending.run(g.forget)
 	if g.door != nil {
-		g.standing.run(func(ctx context.Context) { g.door.watch(ctx, writeTimeout) })
+		g.standing.run(func(ctx context.Context) { g.door.watch(ctx, clientLimits()) })
 	}
 	for _, serve := range g.listeners {
 		g.standing.wait.Go(func() {

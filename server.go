@@ -38,13 +38,18 @@ const (
 	retrySeconds = 1
 	// A keep-alive connection that nobody uses is closed after this long; longer than a load balancer keeps its own.
 	idleTimeout = 90 * time.Second
-	// A request has to arrive within this time, once it has begun; and its answer has to be taken (see steadfastListener.watch).
+	// A request has to arrive within this time, once it has begun; and its answer has to be taken.
 	readTimeout  = 10 * time.Second
 	writeTimeout = 10 * time.Second
 	// Connections at once; whoever comes beyond them is answered 503. An idle one costs about 10 KB (TestThousandsOfIdle…), and all
 	// of them less than half of the open files that the stack allows.
 	maxConnections = 8192
 )
+
+// clientLimits are what steadfastListener.watch holds clients to. fasthttp's own limits are not used: see there.
+func clientLimits() connLimits {
+	return connLimits{idle: idleTimeout, read: readTimeout, write: writeTimeout}
+}
 
 func (s *server) routes() *fasthttp.Server {
 	r := router.New()
@@ -66,9 +71,9 @@ func (s *server) routes() *fasthttp.Server {
 		refuse(ctx, &problem{status: fasthttp.StatusInternalServerError, title: "Internal Server Error", detail: "this is our fault"})
 	}
 	return &fasthttp.Server{
-		Handler: r.Handler, ErrorHandler: s.unreadable, MaxRequestBodySize: maxBody,
-		ReadTimeout: readTimeout, IdleTimeout: idleTimeout, Concurrency: maxConnections, CloseOnShutdown: true, NoDefaultServerHeader: true,
-		NoDefaultContentType: true, NoDefaultDate: true, DisablePreParseMultipartForm: true, Logger: quietLogger{s.log},
+		Handler: r.Handler, ErrorHandler: s.unreadable, MaxRequestBodySize: maxBody, ConnState: served, LazyRequestTime: true,
+		Concurrency: maxConnections, CloseOnShutdown: true, NoDefaultServerHeader: true, NoDefaultContentType: true,
+		NoDefaultDate: true, DisablePreParseMultipartForm: true, Logger: quietLogger{s.log},
 	}
 }
 

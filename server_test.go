@@ -14,6 +14,7 @@ import (
 // requestConn is a connection on which one request comes after the other, each with an id of its own, and which counts the
 // answers. Nothing of it allocates.
 type requestConn struct {
+	door     *steadfastListener
 	request  []byte
 	idAt     int
 	left     int
@@ -25,7 +26,7 @@ type requestConn struct {
 func newRequestConn() *requestConn {
 	head := "POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Type: application/json\r\nContent-Length: 70\r\n\r\n"
 	body := `{"correlationId":"00000000-0000-4000-8000-000000000000","amount":19.90}`
-	return &requestConn{request: []byte(head[:len(head)-6] + itoa(len(body)) + "\r\n\r\n" + body), idAt: len(head) + len(`{"correlationId":"`)}
+	return &requestConn{door: newSteadfastListener(nil, quietLog()), request: []byte(head[:len(head)-6] + itoa(len(body)) + "\r\n\r\n" + body), idAt: len(head) + len(`{"correlationId":"`)}
 }
 
 func itoa(n int) string { return string([]byte{byte('0' + n/10), byte('0' + n%10)}) }
@@ -77,10 +78,14 @@ func (c *requestConn) SetDeadline(time.Time) error      { return nil }
 func (c *requestConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *requestConn) SetWriteDeadline(time.Time) error { return nil }
 
-// serve runs n requests through a server.
+// serve runs n requests through a server, under the eyes of watch if its connections are.
 func (c *requestConn) serve(t testing.TB, s *fasthttp.Server, n int) {
 	c.left, c.sent = n, 0
-	if err := s.ServeConn(c); err != nil {
+	conn := net.Conn(c)
+	if s.ConnState != nil {
+		conn = c.door.know(c)
+	}
+	if err := s.ServeConn(conn); err != nil {
 		t.Fatal(err)
 	}
 }
