@@ -27,9 +27,14 @@ type ledger struct {
 	journals atomic.Pointer[[]*journal] // those that we own; replaced whole, under mu
 	numbered atomic.Pointer[[]*journal] // all that we ever owned; replaced whole, under mu. A journal's number is its place, for good
 	active   *journal
-	pending  atomic.Int64 // slots that are not final, and reservations; never above maxPending for new ones
-	appended atomic.Int64 // payments accepted since the start
 	mu       sync.Mutex
+	_        [falseSharing]byte
+
+	// These change with every payment. What is above does not.
+	pending  atomic.Int64 // slots that are not final, and reservations; never above maxPending for new ones
+	_        [falseSharing - 8]byte
+	appended atomic.Int64 // payments accepted since the start
+	_        [falseSharing - 8]byte
 }
 
 // newLedger is a ledger without any journal.

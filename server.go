@@ -89,7 +89,6 @@ func (s *server) postPayment(ctx *fasthttp.RequestCtx) {
 	switch what {
 	case acceptedNew:
 		s.dispatcher.push(r)
-		s.metrics.accepted.Add(1)
 		ctx.SetStatusCode(fasthttp.StatusAccepted)
 	case acceptedAgain:
 		s.metrics.again.Add(1)
