@@ -107,13 +107,13 @@ func TestNothingButAWholeRequestIsAccepted(t *testing.T) {
 	// f wants these answers, and as many payments as there are 202 among them.
 	f := func(raw, want string) {
 		t.Helper()
-		before := l.appended.Load()
+		before := l.appended()
 		statuses, whole := exchangeRaw(t, address, raw)
 		got := strings.Join(statuses, " ")
 		if got != want && (whole || !strings.HasPrefix(want, got)) {
 			t.Errorf("%.100q was answered %q, want %q", raw, got, want)
 		}
-		if accepted := l.appended.Load() - before; accepted != int64(strings.Count(want, "202")) {
+		if accepted := l.appended() - before; accepted != int64(strings.Count(want, "202")) {
 			t.Errorf("%.100q: %d payments accepted", raw, accepted)
 		}
 	}
@@ -209,7 +209,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() {
-		if n := l.appended.Load(); n != 0 {
+		if n := l.appended(); n != 0 {
 			t.Errorf("%d payments were accepted", n)
 		}
 	})
@@ -218,7 +218,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 // TestClientsThatDoNotReadAreCutOff: their answers pile up, and hold nobody.
 func TestClientsThatDoNotReadAreCutOff(t *testing.T) {
 	s, _, _ := wholeServer(t)
-	address := serveHostile(t, s, nil)
+	address := serveHostile(t, s, func(_ *fasthttp.Server, limits *connLimits) { limits.read = time.Second })
 	conn := dialHostile(t, address)
 	request := []byte(strings.Repeat("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 1000))
 	for {
@@ -267,7 +267,7 @@ func TestThousandsOfIdleConnectionsLeaveRoomForARequest(t *testing.T) {
 	}
 	body := `{"correlationId":"` + nthID(1).String() + `","amount":1}`
 	statuses, _ := exchangeRaw(t, address, fmt.Sprintf("POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-	if len(statuses) != 1 || statuses[0] != "202" || l.appended.Load() != 1 {
+	if len(statuses) != 1 || statuses[0] != "202" || l.appended() != 1 {
 		t.Errorf("answered %v", statuses)
 	}
 }

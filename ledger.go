@@ -28,13 +28,19 @@ type ledger struct {
 	numbered atomic.Pointer[[]*journal] // all that we ever owned; replaced whole, under mu. A journal's number is its place, for good
 	active   *journal
 	mu       sync.Mutex
-	_        [falseSharing]byte
+	// activeFrom is the sequence from which this process appends.
+	activeFrom uint64
+	_          [falseSharing]byte
 
-	// These change with every payment. What is above does not.
-	pending  atomic.Int64 // slots that are not final, and reservations; never above maxPending for new ones
-	_        [falseSharing - 8]byte
-	appended atomic.Int64 // payments accepted since the start
-	_        [falseSharing - 8]byte
+	// This changes with every payment. What is above does not.
+	pending atomic.Int64 // slots that are not final, and reservations; never above maxPending for new ones
+	_       [falseSharing - 8]byte
+	outrun  atomic.Int64 // slots of payments that another request with their id was quicker with. It orders nothing
+}
+
+// appended is how many payments were accepted since the start: each has taken a slot, and nobody else has but those that were outrun.
+func (l *ledger) appended() int64 {
+	return int64(l.active.next.Load()-l.activeFrom) - l.outrun.Load()
 }
 
 // newLedger is a ledger without any journal.
@@ -161,7 +167,7 @@ func (l *ledger) add(j *journal, f found, active bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if active {
-		l.active = j
+		l.active, l.activeFrom = j, j.next.Load()
 	} else {
 		j.appendable = j.next.Load()
 		end := j.limit.Load()
@@ -217,10 +223,10 @@ func (l *ledger) accept(id *paymentID, amount cents) (ref, acceptance) {
 	}
 	if first != r { // another request with this id was quicker by a hair
 		l.pending.Add(-1)
+		l.outrun.Add(1)
 		v, _ := l.read(first)
 		return l.repeated(v, amount)
 	}
-	l.appended.Add(1)
 	l.sync(r)
 	return r, acceptedNew
 }

@@ -74,7 +74,7 @@ func (m *metrics) observe(l *ledger, d *dispatcher, f *feeder, p *policy, r *res
 	gauge := func(name string, value func() int) {
 		m.set.NewGauge(name, func() float64 { return float64(value()) })
 	}
-	gauge(`galo_payments_total{answer="accepted"}`, func() int { return int(l.appended.Load()) })
+	gauge(`galo_payments_total{answer="accepted"}`, func() int { return int(l.appended()) })
 	gauge("galo_pending", func() int { return int(l.pending.Load()) })
 	gauge("galo_pending_max", func() int { return int(l.maxPending) })
 	gauge("galo_rings_waiting", d.waiting)

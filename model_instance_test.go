@@ -59,7 +59,7 @@ func (w *world) start(name string, fuse int) *modelInstance {
 	g.mender = newMender(l, in.link, g.life, g.resolver, w.metrics, log)
 	g.payer = &payer{ledger: l, dispatcher: g.dispatcher, feeder: g.feeder, store: in.link, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: w.metrics, log: log}
-	g.policy.backlog, g.policy.arrivals, g.policy.reopened = g.dispatcher.waiting, l.appended.Load, g.resolver.retryNow
+	g.policy.backlog, g.policy.arrivals, g.policy.reopened = g.dispatcher.waiting, l.appended, g.resolver.retryNow
 	g.settler.announce = func(mark uint64) { w.announce(in, mark) }
 	in.galo = g
 

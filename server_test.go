@@ -125,7 +125,7 @@ func TestIntakeAllocatesNothingFromBytesToBytes(t *testing.T) {
 	if c.accepted != c.answers || c.accepted == 0 {
 		t.Fatalf("%d of %d were accepted", c.accepted, c.answers)
 	}
-	if got := l.appended.Load(); got != int64(c.accepted) {
+	if got := l.appended(); got != int64(c.accepted) {
 		t.Errorf("%d slots for %d payments", got, c.accepted)
 	}
 	if least > (many-few)/1000 {
