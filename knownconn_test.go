@@ -66,7 +66,7 @@ func (d *turnedDoor) dial() *turnedClient {
 	d.t.Helper()
 	eventually(d.t, "the one before is forgotten", func() bool { return len(d.kinds()) == 0 })
 	conn := dialHostile(d.t, d.addr)
-	d.becomes(connReading)
+	d.becomes(connBusy)
 	return &turnedClient{conn, bufio.NewReader(conn)}
 }
 
@@ -179,7 +179,7 @@ func TestHalfARequestIsAnsweredInTime(t *testing.T) {
 			conn := d.dial()
 			d.begins(1, func() { io.WriteString(conn, half) })
 			d.rounds(10)
-			d.becomes(connReading)
+			d.becomes(connBusy)
 			d.rounds(2)
 			d.ends(conn, 400)
 
@@ -188,7 +188,7 @@ func TestHalfARequestIsAnsweredInTime(t *testing.T) {
 			d.rounds(50)
 			d.begins(1, func() { io.WriteString(conn, half) })
 			d.rounds(10)
-			d.becomes(connReading)
+			d.becomes(connBusy)
 			d.rounds(2)
 			d.ends(conn, 400)
 
@@ -196,7 +196,7 @@ func TestHalfARequestIsAnsweredInTime(t *testing.T) {
 			d.asks(conn)
 			d.begins(2, func() { io.WriteString(conn, getNothing+half) })
 			d.rounds(10)
-			d.becomes(connReading)
+			d.becomes(connBusy)
 			d.rounds(2)
 			d.ends(conn, 404, 400)
 		})
@@ -206,7 +206,7 @@ func TestHalfARequestIsAnsweredInTime(t *testing.T) {
 	d.asks(conn)
 	io.WriteString(conn, post+host+"Expect: 100-continue\r\nContent-Length: 71\r\n\r\n")
 	d.answered(conn, 100)
-	d.becomes(connReading)
+	d.becomes(connBusy)
 	d.rounds(12)
 	d.ends(conn, 400)
 }
@@ -247,6 +247,48 @@ func TestHandlerMayTakeItsTime(t *testing.T) {
 	}
 }
 
+// TestAnswerThatNobodyTakesIsGivenUp: not before it had its time, however long its handler took.
+func TestAnswerThatNobodyTakesIsGivenUp(t *testing.T) {
+	for name, before := range map[string]int{"at once": 0, "late": 9, "cut off": 15, "long after": 1000} {
+		t.Run(name, func(t *testing.T) {
+			one, two := net.Pipe() // a write takes until it is read
+			defer two.Close()
+			d := &turnedDoor{t: t, door: newSteadfastListener(nil, quietLog()), limits: clientLimits()}
+			c := d.door.know(one)
+			d.rounds(before) // of its handler
+			ended := make(chan error, 1)
+			begun := make(chan struct{})
+			c.Conn = beginningConn{one, begun}
+			go func() {
+				_, err := c.Write([]byte("HTTP/1.1 202"))
+				ended <- err
+			}()
+			<-begun
+			d.rounds(10)
+			select {
+			case err := <-ended:
+				t.Errorf("it was given up too early: %v", err)
+			default:
+			}
+			d.rounds(12)
+			if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("it ended with %v", err)
+			}
+		})
+	}
+}
+
+// beginningConn tells when a write begins.
+type beginningConn struct {
+	net.Conn
+	begun chan struct{}
+}
+
+func (c beginningConn) Write(p []byte) (int, error) {
+	close(c.begun)
+	return c.Conn.Write(p)
+}
+
 // TestWholeRequestsAreNeverCutOff: not even if watch looks all the time, and has no patience with half ones.
 func TestWholeRequestsAreNeverCutOff(t *testing.T) {
 	d := newTurnedDoor(t, nil)
@@ -285,7 +327,9 @@ type deadlineConn struct {
 	at time.Time
 }
 
-func (c *deadlineConn) SetReadDeadline(at time.Time) error { c.at = at; return nil }
+func (c *deadlineConn) SetDeadline(at time.Time) error      { return c.SetReadDeadline(at) }
+func (c *deadlineConn) SetReadDeadline(at time.Time) error  { c.at = at; return nil }
+func (c *deadlineConn) SetWriteDeadline(at time.Time) error { return nil }
 
 // TestRequestThatComesAsItsConnectionIsCutOffIsServed: it was there in time, and may come in two parts.
 func TestRequestThatComesAsItsConnectionIsCutOffIsServed(t *testing.T) {

@@ -84,7 +84,7 @@ func (l *steadfastListener) cut() int {
 
 func (l *steadfastListener) know(conn net.Conn) *knownConn {
 	c := &knownConn{Conn: conn, of: l}
-	c.state.Store(uint64(l.now(connReading))) // its first request has to come as soon as if it had begun
+	c.state.Store(uint64(l.now(connBusy))) // its first request has to come as soon as if it had begun
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[c] = struct{}{}
