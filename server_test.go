@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,5 +178,75 @@ func BenchmarkIntake(b *testing.B) {
 	b.Run("nothing", func(b *testing.B) {
 		run(b, &fasthttp.Server{NoDefaultDate: true, NoDefaultContentType: true, NoDefaultServerHeader: true,
 			Handler: func(ctx *fasthttp.RequestCtx) { ctx.SetStatusCode(fasthttp.StatusAccepted) }}, func() {})
+	})
+}
+
+// loneConn is a requestConn whose requests come one at a time, long after everybody has gone to sleep.
+type loneConn struct {
+	*requestConn
+	begun chan<- time.Time
+}
+
+func (c loneConn) Read(b []byte) (int, error) {
+	const untilAllSleep = 200 * time.Microsecond
+	if c.left > 0 {
+		time.Sleep(untilAllSleep)
+		c.begun <- time.Now()
+	}
+	return c.requestConn.Read(b)
+}
+
+// BenchmarkWake is the way of a lone payment from the bytes of its request to a worker that was parked, beside that of a time through a
+// channel to a goroutine that waits at its other end: what lies between the two is galo, and the rest is Go and the kernel.
+func BenchmarkWake(b *testing.B) {
+	report := func(b *testing.B, took []time.Duration) {
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)/2]), "median-ns")
+		b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
+		b.ReportMetric(0, "ns/op") // most of it is sleep
+	}
+	b.Run("galo", func(b *testing.B) {
+		_, l, _ := intakeOnly(b, 1<<17)
+		d := newDispatcher(1, 1<<17, 0)
+		s := (&server{ledger: l, dispatcher: d, metrics: newMetrics(), queries: newLane(1, time.Second), log: quietLog()}).routes()
+		begun, took := make(chan time.Time, 1), make([]time.Duration, 0, b.N)
+		ctx, cancel := context.WithCancel(b.Context())
+		var worker sync.WaitGroup
+		worker.Go(func() {
+			refs := make([]ref, claimBatch)
+			for n := d.take(ctx, 0, refs); n > 0; n = d.take(ctx, 0, refs) {
+				for range n { // more than one only where the machine was held up
+					took = append(took, time.Since(<-begun))
+				}
+			}
+		})
+		c := loneConn{newRequestConn(), begun}
+		c.left = b.N
+		if err := s.ServeConn(c.door.know(c)); err != nil {
+			b.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		cancel()
+		worker.Wait()
+		report(b, took)
+	})
+	b.Run("channel", func(b *testing.B) {
+		begun, took := make(chan time.Time, 1), make([]time.Duration, 0, b.N)
+		var worker sync.WaitGroup
+		worker.Go(func() {
+			for at := range begun {
+				took = append(took, time.Since(at))
+			}
+		})
+		c := loneConn{newRequestConn(), begun}
+		c.left = b.N
+		for answer := make([]byte, 4096); c.left > 0; {
+			if _, err := c.Read(answer); err != nil {
+				b.Fatal(err)
+			}
+		}
+		close(begun)
+		worker.Wait()
+		report(b, took)
 	})
 }
