@@ -171,8 +171,9 @@ func (j *journal) read(seq uint64) (slotView, bool) {
 	return j.view(makeRef(j.number, seq), s, w), true
 }
 
-// find looks an id up in the mapped segments, newest first. Those that stand ready behind the one in use hold nothing yet.
-func (j *journal) find(id *paymentID, hash uint64) (slotView, bool) {
+// find looks an id up in the mapped segments, newest first, and copies its slot into v. Those that stand ready behind the one in use
+// hold nothing yet.
+func (j *journal) find(id *paymentID, hash uint64, v *slotView) bool {
 	side := j.readers.enter()
 	defer j.readers.leave(side)
 	list, next := j.table.Load().list, j.next.Load()
@@ -183,10 +184,11 @@ func (j *journal) find(id *paymentID, hash uint64) (slotView, bool) {
 		}
 		if at, ok := seg.ids.find(seg.slots, id, hash); ok {
 			s := &seg.slots[at]
-			return j.view(makeRef(j.number, seg.first()+uint64(at)), s, s.load()), true
+			*v = j.view(makeRef(j.number, seg.first()+uint64(at)), s, s.load())
+			return true
 		}
 	}
-	return slotView{}, false
+	return false
 }
 
 // transition replaces a slot's word if it is still the old one. What was booked elsewhere is stored before the word that shows it.

@@ -209,7 +209,8 @@ const (
 // DURABILITY=disk, the sync.
 func (l *ledger) accept(id *paymentID, amount cents) (ref, acceptance) {
 	hash := indexHash(id)
-	if v, known := l.find(id, hash); known {
+	var v slotView
+	if l.findInto(id, hash, &v) {
 		return l.repeated(v, amount)
 	}
 	if l.pending.Add(1) > l.maxPending {
@@ -224,7 +225,7 @@ func (l *ledger) accept(id *paymentID, amount cents) (ref, acceptance) {
 	if first != r { // another request with this id was quicker by a hair
 		l.pending.Add(-1)
 		l.outrun.Add(1)
-		v, _ := l.read(first)
+		v, _ = l.read(first)
 		return l.repeated(v, amount)
 	}
 	l.sync(r)
@@ -250,16 +251,22 @@ func (l *ledger) repeated(v slotView, amount cents) (ref, acceptance) {
 }
 
 // find looks an id up in what is mapped: everything unsettled, and what was settled lately.
-func (l *ledger) find(id *paymentID, hash uint64) (slotView, bool) {
+func (l *ledger) find(id *paymentID, hash uint64) (v slotView, known bool) {
+	known = l.findInto(id, hash, &v)
+	return v, known
+}
+
+// findInto is find without a slot to be carried back where there is none, as for nearly every payment that comes in.
+func (l *ledger) findInto(id *paymentID, hash uint64, v *slotView) bool {
 	for _, j := range *l.journals.Load() {
 		if len(j.table.Load().list) == 0 {
 			continue // taken over, and all that is in it is settled
 		}
-		if v, ok := j.find(id, hash); ok {
-			return v, true
+		if j.find(id, hash, v) {
+			return true
 		}
 	}
-	return slotView{}, false
+	return false
 }
 
 func (l *ledger) read(r ref) (slotView, bool) { return l.journal(r).read(r.seq()) }

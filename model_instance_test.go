@@ -238,7 +238,8 @@ func (in *modelInstance) String() string { return fmt.Sprintf("%s.%d", in.name, 
 func (in *modelInstance) slotsOf(id paymentID) []slotView {
 	var views []slotView
 	for _, j := range *in.ledger.journals.Load() {
-		if v, ok := j.find(&id, indexHash(&id)); ok {
+		var v slotView
+		if j.find(&id, indexHash(&id), &v) {
 			views = append(views, v)
 		}
 	}

@@ -35,10 +35,15 @@ func (id paymentID) appendText(dst []byte) []byte {
 
 // parsePaymentID reads the canonical form, hex digits in either case. Braces, a urn: prefix and the form
 // without hyphens are refused: they would be further names for the same payment.
-func parsePaymentID(s []byte) (paymentID, bool) {
-	var id paymentID
+func parsePaymentID(s []byte) (id paymentID, ok bool) {
+	ok = id.parse(s)
+	return id, ok
+}
+
+// parse is parsePaymentID in place. If it is false, id is as it was.
+func (id *paymentID) parse(s []byte) bool {
 	if len(s) != paymentIDLen || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return paymentID{}, false
+		return false
 	}
 	le := binary.LittleEndian
 	b0, bad0 := hexBytes(le.Uint64(s[0:]))
@@ -46,11 +51,11 @@ func parsePaymentID(s []byte) (paymentID, bool) {
 	b2, bad2 := hexBytes(uint64(le.Uint32(s[19:])) | uint64(le.Uint32(s[24:]))<<32)
 	b3, bad3 := hexBytes(le.Uint64(s[28:]))
 	if bad0|bad1|bad2|bad3 != 0 {
-		return paymentID{}, false
+		return false
 	}
 	le.PutUint64(id[0:], uint64(b0)|uint64(b1)<<32)
 	le.PutUint64(id[8:], uint64(b2)|uint64(b3)<<32)
-	return id, true
+	return true
 }
 
 // hexBytes reads eight hex digits at once, the first one in the lowest byte, as are the four bytes that they name. bad is 0 if all

@@ -30,7 +30,8 @@ func plainBodies() [][]byte {
 
 func TestPlainBodiesGoThePlainWay(t *testing.T) {
 	for _, body := range plainBodies() {
-		id, amount, ok := parsePlain(body)
+		var id paymentID
+		amount, ok := parsePlain(body, &id)
 		if !ok || id.String() != someID || amount == 0 {
 			t.Errorf("parsePlain(%s) = %v, %d, %v", body, id, amount, ok)
 		}
@@ -327,7 +328,8 @@ func FuzzParsePayment(f *testing.F) {
 			t.Fatalf("%q: got %v, %d, %d, want %v, %d, %d", body, id, amount, status, wantID, wantAmount, wantStatus)
 		}
 		anyID, anyAmount, anyProblem := parseAnyJSON(body)
-		if plainID, plainAmount, ok := parsePlain(body); ok && (anyProblem != nil || plainID != anyID || plainAmount != anyAmount) {
+		var plainID paymentID
+		if plainAmount, ok := parsePlain(body, &plainID); ok && (anyProblem != nil || plainID != anyID || plainAmount != anyAmount) {
 			t.Fatalf("%q: the plain way has %v, %d, and the general one %v, %d, %+v", body, plainID, plainAmount, anyID, anyAmount, anyProblem)
 		}
 		if p != nil && !stdjson.Valid(p.appendJSON(nil)) {
