@@ -38,7 +38,8 @@ func (id journalID) String() string { return hex.EncodeToString(id[:]) }
 // disk until it is older than RETENTION.
 type journal struct {
 	id     journalID
-	number int // in this process; the upper part of a ref
+	name   string // of id, as claims have it
+	number int    // in this process; the upper part of a ref
 	dir    string
 	head   *journalHead
 	lock   *os.File // the head file, whose lock says that the journal is ours

@@ -237,7 +237,7 @@ func (p *payer) fly(ctx context.Context, v slotView, pm permit, token lifeToken)
 // claimOf is the claim that a slot makes: it names the slot, so that the same one may claim again after a crash or a lost reply.
 func (l *ledger) claimOf(v slotView) claim {
 	out := v.word.state() == slotSent || v.word.state() == slotLeaving
-	return claim{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, journal: l.journal(v.ref).id.String(), seq: v.ref.seq(), out: out}
+	return claim{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, journal: l.journal(v.ref).name, seq: v.ref.seq(), out: out}
 }
 
 // recoverFrom does what an error of the store calls for before the call may be repeated. It is false when ctx ends.
