@@ -221,7 +221,7 @@ func (in *modelInstance) bury() {
 	in.policy.stop()
 	in.end()
 	in.sending.wait.Wait()
-	in.payer.flights.Wait()
+	in.payer.flights.wait()
 	if err := in.ledger.close(); err != nil {
 		in.w.t.Errorf("cannot close %s: %v", in, err)
 	}

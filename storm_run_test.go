@@ -199,7 +199,7 @@ func (in *stormInstance) end(t *testing.T) {
 	in.policy.stop()
 	in.group.end()
 	in.group.wait.Wait()
-	in.flights.Wait()
+	in.flights.wait()
 	if err := in.ledger.close(); err != nil {
 		t.Error(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -24,7 +23,7 @@ type payer struct {
 	processors [processors]client
 	metrics    *metrics
 	log        *slog.Logger
-	flights    sync.WaitGroup
+	flights    flights
 }
 
 // claimStore, gate and client are the seams at which workers run without Redis, policy and network.
@@ -73,6 +72,7 @@ func newWorker(number int, p *payer) *worker {
 
 // run works until ctx ends. What it has in hand then is as it was in the journal: accepted.
 func (w *worker) run(ctx context.Context) {
+	fly := func(f flight) { w.fly(f.ctx, f.v, f.pm, f.token) }
 	for {
 		n := w.dispatcher.take(ctx, w.number, w.taken[:])
 		if n == 0 {
@@ -88,7 +88,7 @@ func (w *worker) run(ctx context.Context) {
 				return
 			}
 			if v, ok := w.send(v, pm, token); ok {
-				w.flights.Go(func() { w.fly(ctx, v, pm, token) })
+				w.flights.start(flight{ctx, v, pm, token, fly})
 			}
 		}
 	}
