@@ -10,7 +10,7 @@ import (
 )
 
 // dispatcher hands refs from any number of pushers to a fixed set of workers.
-// Every worker has a ring; pushes go round, and a worker whose ring is empty
+// Every worker has a ring; refs go round by their numbers, and a worker whose ring is empty
 // takes from the others, so that no ref depends on one worker coming back.
 //
 // Workers that find nothing park on a channel of their own. Whoever pushes
@@ -48,10 +48,6 @@ type dispatcher struct {
 	workers []parkedWorker
 	linger  time.Duration
 	_       [falseSharing]byte
-
-	// next counts pushes; its remainder chooses the ring. It orders nothing.
-	next atomic.Uint64
-	_    [falseSharing - 8]byte
 
 	// roles has bit w set while worker w is idle, and the collecting bit from
 	// the moment an idle worker is chosen to the moment it has lingered. Idle
@@ -104,7 +100,7 @@ func newDispatcher(workers, capacity int, linger time.Duration) *dispatcher {
 // never more than capacity refs inside, counting those that take has not yet
 // returned, some ring has room or is about to have it.
 func (d *dispatcher) push(v ref) {
-	w := int(d.next.Add(1) % uint64(len(d.rings)))
+	w := int(uint32(v) % uint32(len(d.rings))) // sequences go round by themselves
 	for tried := 1; !d.rings[w].push(v); tried++ {
 		if w++; w == len(d.rings) {
 			w = 0

@@ -461,7 +461,6 @@ func TestEveryRefIsTakenOnce(t *testing.T) {
 			for w := range workers {
 				d.rings[w] = newRingAt(capacity/workers, -uint64(total/workers/2))
 			}
-			d.next.Store(-uint64(total / 2))
 			reserved := make(chan struct{}, capacity)
 			taken := make([]atomic.Uint32, total)
 			all := make(chan struct{})
@@ -544,9 +543,8 @@ func TestDispatcherAllocatesNothing(t *testing.T) {
 func TestDispatcherCountersShareNoCacheLine(t *testing.T) {
 	var d dispatcher
 	for what, gap := range map[string]uintptr{
-		"next after the read-only fields": unsafe.Offsetof(d.next) - (unsafe.Offsetof(d.linger) + unsafe.Sizeof(d.linger)),
-		"roles after next":                unsafe.Offsetof(d.roles) - unsafe.Offsetof(d.next) - 8,
-		"end after roles":                 unsafe.Sizeof(d) - unsafe.Offsetof(d.roles) - 8,
+		"roles after the read-only fields": unsafe.Offsetof(d.roles) - (unsafe.Offsetof(d.linger) + unsafe.Sizeof(d.linger)),
+		"end after roles":                  unsafe.Sizeof(d) - unsafe.Offsetof(d.roles) - 8,
 	} {
 		if gap < falseSharing-8 {
 			t.Errorf("%s: %d bytes between, want %d", what, gap, falseSharing-8)

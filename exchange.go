@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -60,22 +59,20 @@ func (e *exchangeError) detail() string {
 // exchange writes one request once and reads one whole answer, which refers to the response's memory. It
 // goes around HostClient.Do, and uses the client for its pool of connections only: so no setting and no
 // release of the library can send a payment again, a redirect can't be followed, and it is known whether a
-// failure came before the first byte. All of that is a certainty of this function, which has one Write.
-func exchange(c *fasthttp.HostClient, request []byte, response *fasthttp.Response, timeout time.Duration) (wholeAnswer, *exchangeError) {
-	deadline := time.Now().Add(timeout)
+// failure came before the first byte. All of that is a certainty of this function, which has one send.
+// The timeout counts from start, which is now.
+func exchange(c *fasthttp.HostClient, request []byte, response *fasthttp.Response, start time.Time, timeout time.Duration) (wholeAnswer, *exchangeError) {
+	deadline := start.Add(timeout)
 	// The loop ends: each connection that has gone stale leaves the pool, and a new one is judged once.
-	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return wholeAnswer{}, &exchangeError{cause: fasthttp.ErrTimeout}
-		}
+	for left := timeout; left > 0; left = time.Until(deadline) {
 		// Nothing is written in here, whatever the error: the pool is full, or dialling failed.
 		pooled, err := c.AcquireConn(left, false)
 		if err != nil {
 			return wholeAnswer{}, &exchangeError{cause: err}
 		}
 		conn := pooled.Conn().(*processorConn)
-		if !conn.usable() {
+		usable, failure := conn.send(request, deadline)
+		if !usable {
 			stale := conn.used
 			c.CloseConn(pooled)
 			if stale {
@@ -84,7 +81,10 @@ func exchange(c *fasthttp.HostClient, request []byte, response *fasthttp.Respons
 			return wholeAnswer{}, &exchangeError{cause: errClosedAtOnce}
 		}
 		conn.used = true
-		answer, failure := exchangeOn(c, conn, request, response, deadline)
+		var answer wholeAnswer
+		if failure == nil {
+			answer, failure = receive(c, conn, response)
+		}
 		if failure != nil || response.ConnectionClose() || conn.spent {
 			c.CloseConn(pooled)
 		} else {
@@ -92,16 +92,11 @@ func exchange(c *fasthttp.HostClient, request []byte, response *fasthttp.Respons
 		}
 		return answer, failure
 	}
+	return wholeAnswer{}, &exchangeError{cause: fasthttp.ErrTimeout}
 }
 
-func exchangeOn(c *fasthttp.HostClient, conn *processorConn, request []byte, response *fasthttp.Response, deadline time.Time) (wholeAnswer, *exchangeError) {
-	if err := conn.SetDeadline(deadline); err != nil {
-		return wholeAnswer{}, &exchangeError{cause: err}
-	}
-	if n, err := conn.Write(request); err != nil {
-		// TLS counts what it has sealed, not what it has sent: a zero proves nothing there.
-		return wholeAnswer{}, &exchangeError{sent: n > 0 || conn.secure, cause: err}
-	}
+// receive reads the answer to what was sent.
+func receive(c *fasthttp.HostClient, conn *processorConn, response *fasthttp.Response) (wholeAnswer, *exchangeError) {
 	reader := c.AcquireReader(conn)
 	answer, err := readWhole(reader, response)
 	// More than was announced: whatever follows must not be taken for the answer to the next request.
@@ -166,51 +161,6 @@ func checkFirstLine(r *bufio.Reader) error {
 		return errors.New("an answer that is not HTTP")
 	}
 	return nil
-}
-
-// processorConn is a connection that can tell whether the other side has given it up. One call has it at a
-// time.
-type processorConn struct {
-	net.Conn
-	secure bool
-	// used says that there was a request on it before.
-	used bool
-	// spent says that the other side has sent more than the answers it owed.
-	spent bool
-
-	raw    syscall.RawConn
-	polled [1]unix.PollFd
-	poll   func(fd uintptr) // polls into polled; bound once, so that asking costs no memory
-}
-
-func newProcessorConn(conn net.Conn, tcp *net.TCPConn, secure bool) (*processorConn, error) {
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	c := &processorConn{Conn: conn, raw: raw, secure: secure}
-	c.poll = func(fd uintptr) {
-		c.polled[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
-		if _, err := unix.Poll(c.polled[:], 0); err != nil {
-			c.polled[0].Revents = unix.POLLERR
-		}
-	}
-	return c, nil
-}
-
-// usable asks the kernel, in less than a microsecond, whether anything has come while the connection was
-// idle. An end or a reset means that the server has closed it, so that a request would be lost. Bytes that
-// nobody asked for (a 408 before closing, the second half of a doubled answer) would be taken for the answer
-// to this request. Under TLS bytes may be session tickets, and only an end counts.
-func (c *processorConn) usable() bool {
-	if err := c.raw.Control(c.poll); err != nil {
-		return false
-	}
-	got := c.polled[0].Revents
-	if c.secure {
-		return got&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) == 0
-	}
-	return got == 0
 }
 
 // newClient returns a pool of connections. Its readers bound the head of an answer to 4 KiB.

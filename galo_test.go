@@ -566,7 +566,7 @@ func TestBadInputGetsItsAnswer(t *testing.T) {
 			t.Errorf("%s: Allow is %q", name, header.Get("Allow"))
 		}
 	}
-	if n := g.ledger.appended.Load(); n != 0 {
+	if n := g.ledger.appended(); n != 0 {
 		t.Errorf("%d payments were accepted", n)
 	}
 	for n, body := range []string{

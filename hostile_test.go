@@ -35,19 +35,20 @@ func wholeServer(t testing.TB) (*server, *ledger, *dispatcher) {
 }
 
 // serveHostile serves over real sockets, with limits that a test need not wait for.
-func serveHostile(t *testing.T, s *server, change func(*fasthttp.Server)) (address string) {
+func serveHostile(t *testing.T, s *server, change func(*fasthttp.Server, *connLimits)) (address string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, door := s.routes(), newSteadfastListener(ln, quietLog())
+	h, door, limits := s.routes(), newSteadfastListener(ln, quietLog()), clientLimits()
+	limits.write = time.Second
 	if change != nil {
-		change(h)
+		change(h, &limits)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- h.Serve(door) }()
-	go door.watch(t.Context(), time.Second)
+	go door.watch(t.Context(), limits)
 	t.Cleanup(func() {
 		door.cut()
 		if err := errors.Join(h.Shutdown(), <-ended); err != nil {
@@ -106,13 +107,13 @@ func TestNothingButAWholeRequestIsAccepted(t *testing.T) {
 	// f wants these answers, and as many payments as there are 202 among them.
 	f := func(raw, want string) {
 		t.Helper()
-		before := l.appended.Load()
+		before := l.appended()
 		statuses, whole := exchangeRaw(t, address, raw)
 		got := strings.Join(statuses, " ")
 		if got != want && (whole || !strings.HasPrefix(want, got)) {
 			t.Errorf("%.100q was answered %q, want %q", raw, got, want)
 		}
-		if accepted := l.appended.Load() - before; accepted != int64(strings.Count(want, "202")) {
+		if accepted := l.appended() - before; accepted != int64(strings.Count(want, "202")) {
 			t.Errorf("%.100q: %d payments accepted", raw, accepted)
 		}
 	}
@@ -185,7 +186,7 @@ func drip(conn net.Conn, text string) int {
 // TestSlowClientsAreCutOff: the time is for a whole request, however steadily its bytes come in.
 func TestSlowClientsAreCutOff(t *testing.T) {
 	s, l, _ := wholeServer(t)
-	address := serveHostile(t, s, func(h *fasthttp.Server) { h.ReadTimeout = 100 * time.Millisecond })
+	address := serveHostile(t, s, func(_ *fasthttp.Server, limits *connLimits) { limits.read = 100 * time.Millisecond })
 	const post = "POST /payments HTTP/1.1\r\nHost: x\r\n"
 	for name, c := range map[string]struct{ atOnce, slowly string }{
 		"headers": {"", post + strings.Repeat("A: b\r\n", 500)},
@@ -208,7 +209,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() {
-		if n := l.appended.Load(); n != 0 {
+		if n := l.appended(); n != 0 {
 			t.Errorf("%d payments were accepted", n)
 		}
 	})
@@ -217,7 +218,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 // TestClientsThatDoNotReadAreCutOff: their answers pile up, and hold nobody.
 func TestClientsThatDoNotReadAreCutOff(t *testing.T) {
 	s, _, _ := wholeServer(t)
-	address := serveHostile(t, s, nil)
+	address := serveHostile(t, s, func(_ *fasthttp.Server, limits *connLimits) { limits.read = time.Second })
 	conn := dialHostile(t, address)
 	request := []byte(strings.Repeat("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 1000))
 	for {
@@ -240,7 +241,7 @@ func TestThousandsOfIdleConnectionsLeaveRoomForARequest(t *testing.T) {
 		t.Skipf("this process may open %d files: too few for %d connections", files.Cur, idle)
 	}
 	s, l, _ := wholeServer(t)
-	address := serveHostile(t, s, func(h *fasthttp.Server) { h.ReadTimeout = time.Hour })
+	address := serveHostile(t, s, func(_ *fasthttp.Server, limits *connLimits) { limits.read = time.Hour })
 	inUse := func() int64 {
 		runtime.GC()
 		var m runtime.MemStats
@@ -266,7 +267,7 @@ func TestThousandsOfIdleConnectionsLeaveRoomForARequest(t *testing.T) {
 	}
 	body := `{"correlationId":"` + nthID(1).String() + `","amount":1}`
 	statuses, _ := exchangeRaw(t, address, fmt.Sprintf("POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-	if len(statuses) != 1 || statuses[0] != "202" || l.appended.Load() != 1 {
+	if len(statuses) != 1 || statuses[0] != "202" || l.appended() != 1 {
 		t.Errorf("answered %v", statuses)
 	}
 }
@@ -275,9 +276,10 @@ func TestThousandsOfIdleConnectionsLeaveRoomForARequest(t *testing.T) {
 func TestEveryLimitIsSet(t *testing.T) {
 	s, _, _ := wholeServer(t)
 	h := s.routes()
-	if h.ReadTimeout != readTimeout || h.IdleTimeout != idleTimeout || h.MaxRequestBodySize != maxBody ||
+	limits := clientLimits()
+	if limits != (connLimits{idle: idleTimeout, read: readTimeout, write: writeTimeout}) || h.ConnState == nil || h.MaxRequestBodySize != maxBody ||
 		h.Concurrency != maxConnections || maxConnections < 5000 {
-		t.Errorf("read %v, idle %v, body %d, connections %d", h.ReadTimeout, h.IdleTimeout, h.MaxRequestBodySize, h.Concurrency)
+		t.Errorf("%+v, body %d, connections %d", limits, h.MaxRequestBodySize, h.Concurrency)
 	}
 }
 
@@ -285,7 +287,7 @@ func TestEveryLimitIsSet(t *testing.T) {
 func TestConnectionsBeyondTheBoundAreRefused(t *testing.T) {
 	s, _, _ := wholeServer(t)
 	const bound = 4
-	address := serveHostile(t, s, func(h *fasthttp.Server) { h.Concurrency = bound })
+	address := serveHostile(t, s, func(h *fasthttp.Server, _ *connLimits) { h.Concurrency = bound })
 	ask := func(conn net.Conn) (status string) {
 		io.WriteString(conn, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
 		answer := make([]byte, 512)

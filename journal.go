@@ -38,7 +38,8 @@ func (id journalID) String() string { return hex.EncodeToString(id[:]) }
 // disk until it is older than RETENTION.
 type journal struct {
 	id     journalID
-	number int // in this process; the upper part of a ref
+	name   string // of id, as claims have it
+	number int    // in this process; the upper part of a ref
 	dir    string
 	head   *journalHead
 	lock   *os.File // the head file, whose lock says that the journal is ours
@@ -137,7 +138,7 @@ func (j *journal) append(id *paymentID, amount cents, acceptedAt micros, hash ui
 	s.sum = s.checksum(j.seed)
 	accepted := word(0).with(slotAccepted)
 	s.word.Store(uint64(accepted)) // published: from here on a crash does not lose it
-	seg.dirty.Store(true)
+	seg.soil()
 
 	r = makeRef(j.number, seq)
 	if at, inserted := seg.ids.insert(seg.slots, position, hash); !inserted {
@@ -171,22 +172,24 @@ func (j *journal) read(seq uint64) (slotView, bool) {
 	return j.view(makeRef(j.number, seq), s, w), true
 }
 
-// find looks an id up in the mapped segments, newest first.
-func (j *journal) find(id *paymentID, hash uint64) (slotView, bool) {
+// find looks an id up in the mapped segments, newest first, and copies its slot into v. Those that stand ready behind the one in use
+// hold nothing yet.
+func (j *journal) find(id *paymentID, hash uint64, v *slotView) bool {
 	side := j.readers.enter()
 	defer j.readers.leave(side)
-	list := j.table.Load().list
+	list, next := j.table.Load().list, j.next.Load()
 	for i := len(list) - 1; i >= 0; i-- {
 		seg := list[i]
-		if seg == nil {
+		if seg == nil || seg.first() >= next {
 			continue
 		}
 		if at, ok := seg.ids.find(seg.slots, id, hash); ok {
 			s := &seg.slots[at]
-			return j.view(makeRef(j.number, seg.first()+uint64(at)), s, s.load()), true
+			*v = j.view(makeRef(j.number, seg.first()+uint64(at)), s, s.load())
+			return true
 		}
 	}
-	return slotView{}, false
+	return false
 }
 
 // transition replaces a slot's word if it is still the old one. What was booked elsewhere is stored before the word that shows it.
@@ -205,7 +208,7 @@ func (j *journal) transition(seq uint64, old, new word, booked uint64) bool {
 	if !s.word.CompareAndSwap(uint64(old), uint64(new)) {
 		return false
 	}
-	seg.dirty.Store(true)
+	seg.soil()
 	if new.state().final() && !old.state().final() {
 		seg.finals.Add(1)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -21,7 +20,7 @@ type steadfastListener struct {
 	open   map[*knownConn]struct{}
 	closed chan struct{}
 	once   sync.Once
-	rounds atomic.Int64 // of watch, from 1; written by it alone. It orders nothing
+	rounds atomic.Uint64 // of watch; written by it alone. It orders nothing
 }
 
 // The wait after an error doubles from the shortest to the longest.
@@ -32,31 +31,6 @@ const (
 
 func newSteadfastListener(ln net.Listener, log *slog.Logger) *steadfastListener {
 	return &steadfastListener{Listener: ln, log: log, open: make(map[*knownConn]struct{}), closed: make(chan struct{})}
-}
-
-// watchRounds is how many rounds of watch an answer may take to be taken.
-const watchRounds = 10
-
-// watch closes connections whose clients do not take their answers within limit, until ctx ends. A deadline for each answer would
-// do the same, and costs a tenth of what a payment's whole intake does; this costs an answer two stores.
-func (l *steadfastListener) watch(ctx context.Context, limit time.Duration) {
-	tick := time.NewTicker(limit / watchRounds)
-	defer tick.Stop()
-	for {
-		now := l.rounds.Add(1)
-		l.mu.Lock()
-		for c := range l.open {
-			if since := c.writing.Load(); since != 0 && now-since > watchRounds {
-				c.Conn.Close() // its server sees the error and ends
-			}
-		}
-		l.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // passes says whether an error of accept is about the moment, not about the listener: no file left, no memory left, or a client
@@ -108,35 +82,11 @@ func (l *steadfastListener) cut() int {
 	return len(l.open)
 }
 
-func (l *steadfastListener) know(conn net.Conn) net.Conn {
+func (l *steadfastListener) know(conn net.Conn) *knownConn {
 	c := &knownConn{Conn: conn, of: l}
+	c.state.Store(uint64(l.now(connBusy))) // its first request has to come as soon as if it had begun
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[c] = struct{}{}
 	return c
-}
-
-// knownConn is a connection that its listener knows until it is closed.
-type knownConn struct {
-	net.Conn
-	of *steadfastListener
-	// writing is the round of watch in which a write began that is not over; 0 while there is none. Written by whoever writes,
-	// read by watch.
-	writing atomic.Int64
-}
-
-// Write writes under the eyes of watch.
-func (c *knownConn) Write(p []byte) (int, error) {
-	c.writing.Store(max(c.of.rounds.Load(), 1))
-	n, err := c.Conn.Write(p)
-	c.writing.Store(0)
-	return n, err
-}
-
-// Close closes the connection, and its listener forgets it.
-func (c *knownConn) Close() error {
-	c.of.mu.Lock()
-	delete(c.of.open, c)
-	c.of.mu.Unlock()
-	return c.Conn.Close()
 }

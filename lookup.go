@@ -69,7 +69,7 @@ func (p *processor) lookUp(id paymentID) lookUpResult {
 		p.requests.Put(request)
 	}()
 
-	answer, failure := exchange(p.lookUps, *request, response, lookUpTimeout)
+	answer, failure := exchange(p.lookUps, *request, response, time.Now(), lookUpTimeout)
 	switch {
 	case failure != nil:
 		return lookUpResult{kind: lookUpNoAnswer, detail: failure.detail()}
@@ -158,7 +158,7 @@ const maxMinResponse = time.Hour
 func (p *processor) health(timeout time.Duration) (healthReading, error) {
 	response := fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseResponse(response)
-	answer, failure := exchange(p.healths, p.healthCall, response, timeout)
+	answer, failure := exchange(p.healths, p.healthCall, response, time.Now(), timeout)
 	switch {
 	case failure != nil:
 		return healthReading{}, fmt.Errorf("cannot ask %s for its health: %s", p.id, failure.detail())

@@ -195,7 +195,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 	g.mender = newMender(g.ledger, g.store, g.life, g.resolver, g.metrics, log)
 	g.payer = &payer{ledger: g.ledger, dispatcher: g.dispatcher, feeder: g.feeder, store: g.store, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: g.metrics, log: perPayment}
-	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended.Load, g.bus.publishFinding
+	g.policy.backlog, g.policy.arrivals, g.policy.publish = g.dispatcher.waiting, g.ledger.appended, g.bus.publishFinding
 	g.policy.peers = g.store.instances
 	g.policy.reopened, g.policy.timed = g.resolver.retryNow, g.metrics.processorTimed
 	g.health = newHealthWatch(c.role, c.instance, g.store, [processors]healthAsked{g.clients[onDefault], g.clients[onFallback]}, g.bus, g.policy.health, log)
@@ -267,7 +267,7 @@ func (g *galo) start(ctx context.Context) {
 	g.sending.run(g.adoptOrphans)
 	g.sending.run(g.forget)
 	if g.door != nil {
-		g.standing.run(func(ctx context.Context) { g.door.watch(ctx, writeTimeout) })
+		g.standing.run(func(ctx context.Context) { g.door.watch(ctx, clientLimits()) })
 	}
 	for _, serve := range g.listeners {
 		g.standing.wait.Go(func() {

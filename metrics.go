@@ -13,7 +13,7 @@ import (
 type metrics struct {
 	set *vm.Set
 
-	accepted, again, conflicting, full, bad atomic.Int64 // answers at the door
+	again, conflicting, full, bad atomic.Int64 // answers at the door; what is accepted is what the ledger has appended
 
 	attempts    [processors][outcomeUnknown + 1]*vm.Counter
 	answerTime  [processors]*vm.Summary
@@ -62,7 +62,6 @@ func newMetrics() *metrics {
 		set.NewGauge(fmt.Sprintf(`galo_payments_total{answer=%q}`, answer), func() float64 { return float64(n.Load()) })
 	}
 	set.NewGauge(fmt.Sprintf(`galo_info{version=%q}`, version), func() float64 { return 1 })
-	count("accepted", &m.accepted)
 	count("repeated", &m.again)
 	count("conflict", &m.conflicting)
 	count("full", &m.full)
@@ -75,6 +74,7 @@ func (m *metrics) observe(l *ledger, d *dispatcher, f *feeder, p *policy, r *res
 	gauge := func(name string, value func() int) {
 		m.set.NewGauge(name, func() float64 { return float64(value()) })
 	}
+	gauge(`galo_payments_total{answer="accepted"}`, func() int { return int(l.appended()) })
 	gauge("galo_pending", func() int { return int(l.pending.Load()) })
 	gauge("galo_pending_max", func() int { return int(l.maxPending) })
 	gauge("galo_rings_waiting", d.waiting)

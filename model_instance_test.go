@@ -59,7 +59,7 @@ func (w *world) start(name string, fuse int) *modelInstance {
 	g.mender = newMender(l, in.link, g.life, g.resolver, w.metrics, log)
 	g.payer = &payer{ledger: l, dispatcher: g.dispatcher, feeder: g.feeder, store: in.link, life: g.life, policy: g.policy, resolver: g.resolver,
 		settler: g.settler, elsewhere: g.elsewhere, processors: clients, metrics: w.metrics, log: log}
-	g.policy.backlog, g.policy.arrivals, g.policy.reopened = g.dispatcher.waiting, l.appended.Load, g.resolver.retryNow
+	g.policy.backlog, g.policy.arrivals, g.policy.reopened = g.dispatcher.waiting, l.appended, g.resolver.retryNow
 	g.settler.announce = func(mark uint64) { w.announce(in, mark) }
 	in.galo = g
 
@@ -221,7 +221,7 @@ func (in *modelInstance) bury() {
 	in.policy.stop()
 	in.end()
 	in.sending.wait.Wait()
-	in.payer.flights.Wait()
+	in.payer.flights.wait()
 	if err := in.ledger.close(); err != nil {
 		in.w.t.Errorf("cannot close %s: %v", in, err)
 	}
@@ -238,7 +238,8 @@ func (in *modelInstance) String() string { return fmt.Sprintf("%s.%d", in.name, 
 func (in *modelInstance) slotsOf(id paymentID) []slotView {
 	var views []slotView
 	for _, j := range *in.ledger.journals.Load() {
-		if v, ok := j.find(&id, indexHash(&id)); ok {
+		var v slotView
+		if j.find(&id, indexHash(&id), &v) {
 			views = append(views, v)
 		}
 	}

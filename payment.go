@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"strconv"
 	"time"
 )
@@ -22,52 +23,65 @@ func (id paymentID) String() string {
 
 // appendText appends the canonical text form.
 func (id paymentID) appendText(dst []byte) []byte {
-	const digits = "0123456789abcdef"
-	for i, b := range id {
-		switch i {
-		case 4, 6, 8, 10:
-			dst = append(dst, '-')
-		}
-		dst = append(dst, digits[b>>4], digits[b&0xf])
-	}
-	return dst
+	le := binary.LittleEndian
+	second, third := hexDigits(le.Uint32(id[4:])), hexDigits(le.Uint32(id[8:]))
+	dst = append(le.AppendUint64(dst, hexDigits(le.Uint32(id[0:]))), '-')
+	dst = append(le.AppendUint32(dst, uint32(second)), '-')
+	dst = append(le.AppendUint32(dst, uint32(second>>32)), '-')
+	dst = append(le.AppendUint32(dst, uint32(third)), '-')
+	dst = le.AppendUint32(dst, uint32(third>>32))
+	return le.AppendUint64(dst, hexDigits(le.Uint32(id[12:])))
 }
 
 // parsePaymentID reads the canonical form, hex digits in either case. Braces, a urn: prefix and the form
 // without hyphens are refused: they would be further names for the same payment.
-func parsePaymentID(s []byte) (paymentID, bool) {
-	var id paymentID
-	if len(s) != paymentIDLen || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return paymentID{}, false
-	}
-	var seen byte // Every digit's value, or-ed together: above 0xf as soon as one was no digit.
-	at := 0
-	for i := range id {
-		switch i {
-		case 4, 6, 8, 10:
-			at++
-		}
-		high, low := hexValue(s[at]), hexValue(s[at+1])
-		seen |= high | low
-		id[i] = high<<4 | low
-		at += 2
-	}
-	if seen > 0xf {
-		return paymentID{}, false
-	}
-	return id, true
+func parsePaymentID(s []byte) (id paymentID, ok bool) {
+	ok = id.parse(s)
+	return id, ok
 }
 
-// hexValue returns the value of a hex digit, or 0xff.
-func hexValue(c byte) byte {
-	if d := c - '0'; d <= 9 {
-		return d
+// parse is parsePaymentID in place. If it is false, id is as it was.
+func (id *paymentID) parse(s []byte) bool {
+	if len(s) != paymentIDLen || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return false
 	}
-	// Setting this bit turns A-F into a-f, and nothing else into a-f.
-	if d := (c | 0x20) - 'a'; d <= 5 {
-		return d + 10
+	le := binary.LittleEndian
+	b0, bad0 := hexBytes(le.Uint64(s[0:]))
+	b1, bad1 := hexBytes(uint64(le.Uint32(s[9:])) | uint64(le.Uint32(s[14:]))<<32)
+	b2, bad2 := hexBytes(uint64(le.Uint32(s[19:])) | uint64(le.Uint32(s[24:]))<<32)
+	b3, bad3 := hexBytes(le.Uint64(s[28:]))
+	if bad0|bad1|bad2|bad3 != 0 {
+		return false
 	}
-	return 0xff
+	le.PutUint64(id[0:], uint64(b0)|uint64(b1)<<32)
+	le.PutUint64(id[8:], uint64(b2)|uint64(b3)<<32)
+	return true
+}
+
+// hexBytes reads eight hex digits at once, the first one in the lowest byte, as are the four bytes that they name. bad is 0 if all
+// eight are digits. No step carries from one byte into the next, whatever is in them.
+func hexBytes(digits uint64) (bytes uint32, bad uint64) {
+	const each = 0x0101010101010101
+	letter := digits >> 6 & each                 // 1 where bit 6 says that it can only be a letter
+	value := digits&(0x0f*each) + letter*9       // 0 to 24; a letter's own number is 1 to 6
+	isTen := (value + 6*each) >> 4 & each        // 1 where the value is 10 or more
+	high := (digits | letter<<5) & (0xf0 * each) // with this bit A-F is a-f; a digit has it
+	bad = (high ^ (0x30*each + letter*0x30)) | (isTen ^ letter) | value&(0xf0*each)
+
+	pairs := (value<<4 | value>>8) & 0x00ff00ff00ff00ff
+	pairs = (pairs | pairs>>8) & 0x0000ffff0000ffff
+	return uint32(pairs | pairs>>16), bad
+}
+
+// hexDigits is the way back from hexBytes, in lower case.
+func hexDigits(bytes uint32) uint64 {
+	const each = 0x0101010101010101
+	pairs := uint64(bytes)
+	pairs = (pairs | pairs<<16) & 0x0000ffff0000ffff
+	pairs = (pairs | pairs<<8) & 0x00ff00ff00ff00ff
+	value := (pairs>>4 | pairs<<8) & (0x0f * each)
+	isTen := (value + 6*each) >> 4 & each
+	return value + '0'*each + isTen*('a'-10-'0')
 }
 
 // cents is money. Whatever parsePayment lets in is from 1 to maxCents; a sum of such may be more.

@@ -22,8 +22,8 @@ const maxDepth = 64
 
 // parsePayment reads the body of POST /payments. Nothing that it returns refers to the body. The problem is
 // nil exactly when the payment may be taken: its amount is from 1 to maxCents then.
-func parsePayment(body []byte) (paymentID, cents, *problem) {
-	if id, amount, ok := parsePlain(body); ok {
+func parsePayment(body []byte) (id paymentID, amount cents, bad *problem) {
+	if amount, ok := parsePlain(body, &id); ok {
 		return id, amount, nil
 	}
 	return parseAnyJSON(body)
@@ -31,8 +31,8 @@ func parsePayment(body []byte) (paymentID, cents, *problem) {
 
 // parsePlain reads an object of exactly the two fields, in either order and with white space anywhere, whose
 // strings have no escapes and whose amount has no exponent, no more than two decimals, and is in range. It
-// refuses nothing: a false leaves the body to parseAnyJSON, whatever the reason.
-func parsePlain(body []byte) (id paymentID, amount cents, ok bool) {
+// refuses nothing: a false leaves the body to parseAnyJSON, whatever the reason, and says nothing of id.
+func parsePlain(body []byte, id *paymentID) (amount cents, ok bool) {
 	var haveID, haveAmount bool
 	at, ok := skipByte(body, skipSpace(body, 0), '{')
 	for ok {
@@ -40,7 +40,7 @@ func parsePlain(body []byte) (id paymentID, amount cents, ok bool) {
 		switch {
 		case !haveID && startsWith(body, at, `"`+fieldID+`"`):
 			at = skipColon(body, at+len(`"`+fieldID+`"`))
-			id, at, haveID = plainID(body, at)
+			at, haveID = plainID(body, at, id)
 			ok = haveID
 		case !haveAmount && startsWith(body, at, `"`+fieldAmount+`"`):
 			at = skipColon(body, at+len(`"`+fieldAmount+`"`))
@@ -55,21 +55,20 @@ func parsePlain(body []byte) (id paymentID, amount cents, ok bool) {
 		at = skipSpace(body, at)
 		if haveID && haveAmount {
 			at, ok = skipByte(body, at, '}')
-			return id, amount, ok && skipSpace(body, at) == len(body)
+			return amount, ok && skipSpace(body, at) == len(body)
 		}
 		at, ok = skipByte(body, at, ',')
 	}
-	return paymentID{}, 0, false
+	return 0, false
 }
 
 // plainID reads a quoted id at body[at:], and returns where it ends.
-func plainID(body []byte, at int) (paymentID, int, bool) {
+func plainID(body []byte, at int, id *paymentID) (int, bool) {
 	end := at + 1 + paymentIDLen
 	if end >= len(body) || body[at] != '"' || body[end] != '"' {
-		return paymentID{}, at, false
+		return at, false
 	}
-	id, ok := parsePaymentID(body[at+1 : end])
-	return id, end + 1, ok
+	return end + 1, id.parse(body[at+1 : end])
 }
 
 // plainAmount reads a number of up to ten digits and two decimals at body[at:], and returns where it ends.

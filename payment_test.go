@@ -60,6 +60,55 @@ func TestPaymentIDIsWhatUUIDReads(t *testing.T) {
 	})
 }
 
+// plainPaymentID is parsePaymentID a digit at a time.
+func plainPaymentID(s []byte) (paymentID, bool) {
+	var id paymentID
+	if len(s) != paymentIDLen || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return paymentID{}, false
+	}
+	at := 0
+	for i := range id {
+		switch i {
+		case 4, 6, 8, 10:
+			at++
+		}
+		high, low := plainHexDigit(s[at]), plainHexDigit(s[at+1])
+		if high < 0 || low < 0 {
+			return paymentID{}, false
+		}
+		id[i] = byte(high<<4 | low)
+		at += 2
+	}
+	return id, true
+}
+
+func plainHexDigit(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// TestPaymentIDIsWhatItsDigitsSay puts every two bytes beside each other at every place: the digits are read eight at a time, and none
+// of them may tell on its neighbours.
+func TestPaymentIDIsWhatItsDigitsSay(t *testing.T) {
+	for at := range paymentIDLen - 1 {
+		text := []byte(someID)
+		for both := range 1 << 16 {
+			text[at], text[at+1] = byte(both>>8), byte(both)
+			want, wantOK := plainPaymentID(text)
+			if got, ok := parsePaymentID(text); got != want || ok != wantOK {
+				t.Fatalf("parsePaymentID(%q) = %v, %v, want %v, %v", text, got, ok, want, wantOK)
+			}
+		}
+	}
+}
+
 func TestCentsHaveTwoDecimals(t *testing.T) {
 	f := func(in cents, want string) {
 		t.Helper()

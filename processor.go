@@ -120,7 +120,7 @@ func (p *processor) pay(id paymentID, amount cents, requestedAt micros) payResul
 	response := fasthttp.AcquireResponse()
 
 	var result payResult
-	answer, err := exchange(p.pays, *request, response, p.sendTimeout)
+	answer, err := exchange(p.pays, *request, response, start, p.sendTimeout)
 	switch {
 	case err == nil:
 		result.outcome, result.detail = judge(answer)

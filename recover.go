@@ -13,7 +13,7 @@ import (
 
 // newJournal is a journal that was just locked; nothing of it was read yet.
 func newJournal(f *folder, id journalID, head *journalHead, lock *os.File) *journal {
-	j := &journal{id: id, dir: f.dir(id), head: head, lock: lock, boot: f.boot, durable: f.durable, log: f.log.With("journal", id.String()),
+	j := &journal{id: id, name: id.String(), dir: f.dir(id), head: head, lock: lock, boot: f.boot, durable: f.durable, log: f.log.With("journal", id.String()),
 		seed: crc32.Checksum(id[:], castagnoli), wanted: make(chan struct{}, 1), appendable: math.MaxUint64}
 	j.table.Store(&segmentTable{})
 	return j

@@ -140,7 +140,7 @@ func (s *redisStore) claim(ctx context.Context, t lifeToken, replaying bool, in 
 }
 
 func (s *redisStore) claimBatch(ctx context.Context, t lifeToken, state string, in []claim, out []claimAnswer) error {
-	var args scriptArgs
+	args := scriptArgs{text: make([]byte, 0, 256+192*len(in)), ends: make([]int, 0, 8+5*len(in))}
 	args.add(keyLife)
 	for i := range in {
 		args.addPaymentKeys(in[i].id)

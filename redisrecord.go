@@ -28,11 +28,23 @@ func (c *claim) appendJSON(dst []byte) []byte {
 	dst = append(dst, ',')
 	dst = strconv.AppendInt(dst, int64(c.acceptedAt), 10)
 	dst = append(dst, ',')
-	journal, _ := json.Marshal(c.journal) // A string can always be marshalled.
-	dst = append(dst, journal...)
+	dst = appendJournal(dst, c.journal)
 	dst = append(dst, ',')
 	dst = strconv.AppendUint(dst, c.seq, 10)
 	return append(dst, ']')
+}
+
+// appendJournal appends a journal's name, which is hex digits as a rule: nothing that JSON would escape.
+func appendJournal(dst []byte, name string) []byte {
+	for i := range len(name) {
+		if c := name[i] | 0x20; (c < 'a' || c > 'z') && (name[i] < '0' || name[i] > '9') {
+			quoted, _ := json.Marshal(name) // A string can always be marshalled.
+			return append(dst, quoted...)
+		}
+	}
+	dst = append(dst, '"')
+	dst = append(dst, name...)
+	return append(dst, '"')
 }
 
 // appendJSON appends the final record of a payment that is settled under the given purge mark.

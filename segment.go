@@ -55,7 +55,7 @@ type segment struct {
 	ids    idIndex // nil in a segment that is only looked through
 	// holesBelow is the sequence below which a slot that was never published never will be: set once, by recovery.
 	holesBelow uint64
-	dirty      atomic.Bool  // set after every store, taken back before a sync
+	dirty      atomic.Bool  // set after every store, by soil, and taken back before a sync
 	finals     atomic.Int64 // slots that are final, or holes that nobody will ever publish; retired when it reaches segmentSlots
 }
 
@@ -243,6 +243,14 @@ func (s *segment) empty() bool {
 
 // first is the sequence of the segment's first slot.
 func (s *segment) first() uint64 { return s.number << segmentSlotsLog2 }
+
+// soil marks the segment, after an atomic store into it, for the next sync. If the mark is there, that sync has yet to take it back, and
+// writes to the disk after that: so it need not be set anew, which would cost every store as much as the store itself.
+func (s *segment) soil() {
+	if !s.dirty.Load() {
+		s.dirty.Store(true)
+	}
+}
 
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

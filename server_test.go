@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 // requestConn is a connection on which one request comes after the other, each with an id of its own, and which counts the
 // answers. Nothing of it allocates.
 type requestConn struct {
+	door     *steadfastListener
 	request  []byte
 	idAt     int
 	left     int
@@ -25,7 +29,7 @@ type requestConn struct {
 func newRequestConn() *requestConn {
 	head := "POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Type: application/json\r\nContent-Length: 70\r\n\r\n"
 	body := `{"correlationId":"00000000-0000-4000-8000-000000000000","amount":19.90}`
-	return &requestConn{request: []byte(head[:len(head)-6] + itoa(len(body)) + "\r\n\r\n" + body), idAt: len(head) + len(`{"correlationId":"`)}
+	return &requestConn{door: newSteadfastListener(nil, quietLog()), request: []byte(head[:len(head)-6] + itoa(len(body)) + "\r\n\r\n" + body), idAt: len(head) + len(`{"correlationId":"`)}
 }
 
 func itoa(n int) string { return string([]byte{byte('0' + n/10), byte('0' + n%10)}) }
@@ -77,10 +81,14 @@ func (c *requestConn) SetDeadline(time.Time) error      { return nil }
 func (c *requestConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *requestConn) SetWriteDeadline(time.Time) error { return nil }
 
-// serve runs n requests through a server.
+// serve runs n requests through a server, under the eyes of watch if its connections are.
 func (c *requestConn) serve(t testing.TB, s *fasthttp.Server, n int) {
 	c.left, c.sent = n, 0
-	if err := s.ServeConn(c); err != nil {
+	conn := net.Conn(c)
+	if s.ConnState != nil {
+		conn = c.door.know(c)
+	}
+	if err := s.ServeConn(conn); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -120,7 +128,7 @@ func TestIntakeAllocatesNothingFromBytesToBytes(t *testing.T) {
 	if c.accepted != c.answers || c.accepted == 0 {
 		t.Fatalf("%d of %d were accepted", c.accepted, c.answers)
 	}
-	if got := l.appended.Load(); got != int64(c.accepted) {
+	if got := l.appended(); got != int64(c.accepted) {
 		t.Errorf("%d slots for %d payments", got, c.accepted)
 	}
 	if least > (many-few)/1000 {
@@ -170,5 +178,75 @@ func BenchmarkIntake(b *testing.B) {
 	b.Run("nothing", func(b *testing.B) {
 		run(b, &fasthttp.Server{NoDefaultDate: true, NoDefaultContentType: true, NoDefaultServerHeader: true,
 			Handler: func(ctx *fasthttp.RequestCtx) { ctx.SetStatusCode(fasthttp.StatusAccepted) }}, func() {})
+	})
+}
+
+// loneConn is a requestConn whose requests come one at a time, long after everybody has gone to sleep.
+type loneConn struct {
+	*requestConn
+	begun chan<- time.Time
+}
+
+func (c loneConn) Read(b []byte) (int, error) {
+	const untilAllSleep = 200 * time.Microsecond
+	if c.left > 0 {
+		time.Sleep(untilAllSleep)
+		c.begun <- time.Now()
+	}
+	return c.requestConn.Read(b)
+}
+
+// BenchmarkWake is the way of a lone payment from the bytes of its request to a worker that was parked, beside that of a time through a
+// channel to a goroutine that waits at its other end: what lies between the two is galo, and the rest is Go and the kernel.
+func BenchmarkWake(b *testing.B) {
+	report := func(b *testing.B, took []time.Duration) {
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)/2]), "median-ns")
+		b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
+		b.ReportMetric(0, "ns/op") // most of it is sleep
+	}
+	b.Run("galo", func(b *testing.B) {
+		_, l, _ := intakeOnly(b, 1<<17)
+		d := newDispatcher(1, 1<<17, 0)
+		s := (&server{ledger: l, dispatcher: d, metrics: newMetrics(), queries: newLane(1, time.Second), log: quietLog()}).routes()
+		begun, took := make(chan time.Time, 1), make([]time.Duration, 0, b.N)
+		ctx, cancel := context.WithCancel(b.Context())
+		var worker sync.WaitGroup
+		worker.Go(func() {
+			refs := make([]ref, claimBatch)
+			for n := d.take(ctx, 0, refs); n > 0; n = d.take(ctx, 0, refs) {
+				for range n { // more than one only where the machine was held up
+					took = append(took, time.Since(<-begun))
+				}
+			}
+		})
+		c := loneConn{newRequestConn(), begun}
+		c.left = b.N
+		if err := s.ServeConn(c.door.know(c)); err != nil {
+			b.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		cancel()
+		worker.Wait()
+		report(b, took)
+	})
+	b.Run("channel", func(b *testing.B) {
+		begun, took := make(chan time.Time, 1), make([]time.Duration, 0, b.N)
+		var worker sync.WaitGroup
+		worker.Go(func() {
+			for at := range begun {
+				took = append(took, time.Since(at))
+			}
+		})
+		c := loneConn{newRequestConn(), begun}
+		c.left = b.N
+		for answer := make([]byte, 4096); c.left > 0; {
+			if _, err := c.Read(answer); err != nil {
+				b.Fatal(err)
+			}
+		}
+		close(begun)
+		worker.Wait()
+		report(b, took)
 	})
 }

@@ -285,7 +285,7 @@ func (s *settler) progress(token lifeToken) []journalProgress {
 	var list []journalProgress
 	for _, j := range *s.ledger.journals.Load() {
 		if j.replayedIn == token {
-			list = append(list, journalProgress{journal: j.id.String(), low: j.advanceLow()})
+			list = append(list, journalProgress{journal: j.name, low: j.advanceLow()})
 		}
 	}
 	return list

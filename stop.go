@@ -27,7 +27,7 @@ func (g *galo) stop(limit time.Duration) error {
 	step("sending", limit/2, func(d time.Duration) error {
 		g.policy.stop()
 		g.sending.end()
-		return within(d, func() { g.sending.wait.Wait(); g.payer.flights.Wait() })
+		return within(d, func() { g.sending.wait.Wait(); g.payer.flights.wait() })
 	})
 	step("settling", limit/8, func(d time.Duration) error {
 		g.settling.end()

@@ -156,7 +156,7 @@ func (r *stormRun) start(t *testing.T, dir string, n int, make policyMaker) {
 	set := newSettler(l, r.store, life, c.linger, m, log)
 	d := newDispatcher(c.workers, c.maxPending, c.linger)
 	fd := newFeeder(d, c.maxPending)
-	in.policy = make(policyParts{r.storm, n, c.maxInFlight, clock, log, in.bus, d.waiting, l.appended.Load})
+	in.policy = make(policyParts{r.storm, n, c.maxInFlight, clock, log, in.bus, d.waiting, l.appended})
 	res := newResolver(l, in.policy, set, fd, clients, m, log)
 	if p, ok := in.policy.(*policy); ok {
 		p.reopened = res.retryNow
@@ -199,7 +199,7 @@ func (in *stormInstance) end(t *testing.T) {
 	in.policy.stop()
 	in.group.end()
 	in.group.wait.Wait()
-	in.flights.Wait()
+	in.flights.wait()
 	if err := in.ledger.close(); err != nil {
 		t.Error(err)
 	}

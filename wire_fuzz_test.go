@@ -45,7 +45,7 @@ func FuzzWire(f *testing.F) {
 	l.maxPending = 1 << 16
 	refs := make([]ref, claimBatch)
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		letIn := func() int64 { return s.metrics.accepted.Load() + s.metrics.again.Load() }
+		letIn := func() int64 { return s.ledger.appended() + s.metrics.again.Load() }
 		before := letIn()
 		conn := &bytesConn{in: bytes.NewReader(raw)}
 		_ = h.ServeConn(conn) // its error is about the connection

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -24,7 +23,7 @@ type payer struct {
 	processors [processors]client
 	metrics    *metrics
 	log        *slog.Logger
-	flights    sync.WaitGroup
+	flights    flights
 }
 
 // claimStore, gate and client are the seams at which workers run without Redis, policy and network.
@@ -73,6 +72,7 @@ func newWorker(number int, p *payer) *worker {
 
 // run works until ctx ends. What it has in hand then is as it was in the journal: accepted.
 func (w *worker) run(ctx context.Context) {
+	fly := func(f flight) { w.fly(f.ctx, f.v, f.pm, f.token) }
 	for {
 		n := w.dispatcher.take(ctx, w.number, w.taken[:])
 		if n == 0 {
@@ -88,7 +88,7 @@ func (w *worker) run(ctx context.Context) {
 				return
 			}
 			if v, ok := w.send(v, pm, token); ok {
-				w.flights.Go(func() { w.fly(ctx, v, pm, token) })
+				w.flights.start(flight{ctx, v, pm, token, fly})
 			}
 		}
 	}
@@ -237,7 +237,7 @@ func (p *payer) fly(ctx context.Context, v slotView, pm permit, token lifeToken)
 // claimOf is the claim that a slot makes: it names the slot, so that the same one may claim again after a crash or a lost reply.
 func (l *ledger) claimOf(v slotView) claim {
 	out := v.word.state() == slotSent || v.word.state() == slotLeaving
-	return claim{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, journal: l.journal(v.ref).id.String(), seq: v.ref.seq(), out: out}
+	return claim{id: v.id, amount: v.amount, acceptedAt: v.acceptedAt, journal: l.journal(v.ref).name, seq: v.ref.seq(), out: out}
 }
 
 // recoverFrom does what an error of the store calls for before the call may be repeated. It is false when ctx ends.
