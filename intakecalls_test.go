@@ -27,7 +27,7 @@ func TestIntakeReadsOnceAndWritesOnce(t *testing.T) {
 	if err := s.ServeConn(c); err != nil {
 		t.Fatal(err)
 	}
-	if got := l.appended.Load(); got != payments || c.accepted != payments {
+	if got := l.appended(); got != payments || c.accepted != payments {
 		t.Fatalf("%d slots, %d answers", got, c.accepted)
 	}
 	if c.reads != payments+1 || c.writes != payments { // the last one finds the connection's end
