@@ -128,7 +128,9 @@ func summaryRows() (rows []tableRow) {
 func instanceRows() []tableRow {
 	const million = "Instance/waiting=1000000"
 	return []tableRow{
-		{what: "processing by one instance on one core", of: series{"Process", "payments/s"}, unit: "payments/s"},
+		{what: "the wake of a worker by a lone payment, beside intake, over that of a goroutine by a channel", of: series{"Wake/galo", "median-ns"}, over: series{"Wake/channel", "median-ns"}, unit: "ns"},
+		{what: "claiming, sending and settling by one instance on one core", of: series{"Process/galo", "payments/s"}, unit: "payments/s"},
+		{what: "its CPU for a payment, over that of the same requests by the same client alone", of: series{"Process/galo", "cpu-ns/payment"}, over: series{"Process/posts/64", "cpu-ns/payment"}, unit: "ns"},
 		{what: "sending a payment to a processor on this host and reading its answer", of: series{"Pay", "ns/op"}, unit: "ns"},
 		{what: "a 202 that outlives the process, with its whole life in the journal, 64 clients", of: series{"Durability/process/clients=64", "ns/op"}, unit: "ns"},
 		{what: "a 202 that outlives the host, 64 clients", of: series{"Durability/disk/clients=64", "ns/op"}, unit: "ns"},
