@@ -683,3 +683,29 @@ func BenchmarkAccept(b *testing.B) {
 		l.become(v, slotDuplicate)
 	}
 }
+
+// TestEveryStoreIsMarkedForTheNextSync: what is not marked would stay out of a sync, and DURABILITY=disk would wait for nothing.
+func TestEveryStoreIsMarkedForTheNextSync(t *testing.T) {
+	l, _ := openTestLedger(t, t.TempDir())
+	defer l.close()
+	seg := l.active.table.Load().list[0]
+	var v slotView
+	for _, c := range []struct {
+		what  string
+		store func()
+	}{
+		{"an append", func() { v = accept(t, l, 1, 100) }},
+		{"the next one", func() { accept(t, l, 2, 100) }},
+		{"another state", func() { l.become(v, slotElsewhere) }},
+	} {
+		if err := l.active.sync(); err != nil {
+			t.Fatal(err)
+		}
+		if seg.dirty.Load() {
+			t.Errorf("before %s: still marked after a sync", c.what)
+		}
+		if c.store(); !seg.dirty.Load() {
+			t.Errorf("%s left no mark", c.what)
+		}
+	}
+}

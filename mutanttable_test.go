@@ -445,6 +445,43 @@ var mutants = []mutant{
 		file: "pace.go", tests: "TestPolicyPacesWhatItHeld",
 		edits: []edit{{`if !c.on || !now.Before(c.nextAt) {`, `if !c.on || !now.Before(c.judgedAt) {`}},
 	},
+	{
+		name: "sends a payment on a connection that its processor has given up",
+		file: "processorconn.go", tests: "TestClosedWhileIdle|TestUnaskedAnswerIsNotBelieved",
+		edits: []edit{{`	if c.stale = !c.silent(fd); c.stale {`, `	if c.stale = false; c.stale {`}},
+	},
+	{
+		name: "waits for ever for a client",
+		file: "knownconn.go", tests: "TestIdleConnectionIsClosedInTime|TestHalfARequestIsAnsweredInTime",
+		edits: []edit{{`	if shall && c.state.`, `	if false && c.state.`}},
+	},
+	{
+		name: "cuts off a client for the time that its own handler took",
+		file: "knownconn.go", tests: "TestHandlerMayTakeItsTime|TestRequestThatComesAsItsConnectionIsCutOffIsServed",
+		edits: []edit{{`		c.Conn.SetDeadline(time.Time{})
+`, ``}},
+	},
+	{
+		name: "leaves what changed in a segment out of a sync",
+		file: "segment.go", tests: "TestEveryStoreIsMarkedForTheNextSync",
+		edits: []edit{{`	if !s.dirty.Load() {`, `	if s.dirty.Load() {`}},
+	},
+	{
+		name: "loses a flight that finds no goroutine",
+		file: "flights.go", tests: "TestFlightsDoNotWaitForEachOther",
+		edits: []edit{{`		f.begin(one)
+`, ``}},
+	},
+	{
+		name: "looks at a slow processor with every payment",
+		file: "policy.go", tests: "TestFewLookAtASlowProcessorWhileThereIsPatience",
+		edits: []edit{{`cheap.noNews(now, rate)`, `true`}},
+	},
+	{
+		name: "pays at the dearer processor that comes back first, without waiting for the probe of the cheaper one",
+		file: "policy.go", tests: "TestWhenTheDearerIsBackPaymentsWaitForTheProbeOfTheCheaper",
+		edits: []edit{{`		cheap.probesOut > 0 && now.Sub(dear.openedAt) < moment //`, `		false //`}},
+	},
 }
 
 // mutated returns a file's text as a mutant has it.
