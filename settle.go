@@ -26,7 +26,7 @@ type settler struct {
 	lacking   atomic.Bool   // payments that were paid could not be settled, and not all of those have been since
 	missed    bool          // it was away before
 	awaiting  bool          // said that other journals have yet to report
-	urgent    atomic.Bool   // the next batch does not linger
+	hurry     chan struct{} // capacity 1: what is queued does not linger
 	lookAgain atomic.Bool   // whether the life is still the one we know, and its mark
 	marked    atomic.Uint64 // the purge mark in force; written by the settler only
 	wanted    atomic.Uint64 // a mark that somebody asks for, higher than marked
@@ -70,7 +70,7 @@ const (
 // newSettler returns a settler beside workers whose claims linger so long.
 func newSettler(l *ledger, store settleStore, lf *lifeWatch, linger time.Duration, m *metrics, log *slog.Logger) *settler {
 	s := &settler{ledger: l, store: store, life: lf, linger: min(settleLingers*linger, longestSettleLinger), metrics: m, announce: func(uint64) {}, log: log,
-		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), purges: make(chan purgeRequest), orders: make(chan settlerOrder),
+		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), hurry: make(chan struct{}, 1), purges: make(chan purgeRequest), orders: make(chan settlerOrder),
 		views: make([]slotView, 0, settleBatch), batch: make([]settlement, 0, settleBatch)}
 	for _, j := range *l.journals.Load() {
 		s.marked.Store(max(s.marked.Load(), j.head.mark.Load()))
@@ -86,15 +86,18 @@ func (s *settler) add(r ref) {
 	s.kick()
 }
 
-// addNow is add for a payment that summaries have lacked for long: it does not linger.
+// addNow is add for a payment that summaries have lacked for long: it does not linger, and what lingers goes with it.
 func (s *settler) addNow(r ref) {
-	s.urgent.Store(true)
 	s.add(r)
+	raise(s.hurry)
 }
 
-func (s *settler) kick() {
+func (s *settler) kick() { raise(s.kicked) }
+
+// raise leaves word in a channel of capacity 1.
+func raise(flag chan<- struct{}) {
 	select {
-	case s.kicked <- struct{}{}:
+	case flag <- struct{}{}:
 	default:
 	}
 }
@@ -119,9 +122,7 @@ func (s *settler) run(ctx, drain context.Context) {
 			o.done <- o.do(ctx)
 			continue
 		case <-s.kicked:
-			if !s.urgent.Swap(false) {
-				pause(ctx, s.linger)
-			}
+			s.fill(ctx)
 		}
 		if request != nil {
 			request.done <- s.startPurge(ctx)
@@ -148,6 +149,17 @@ func (s *settler) leave(ctx context.Context) {
 	defer cancel()
 	if err := s.store.leave(ctx, token, s.ledger.journalsAtRest()); err != nil {
 		s.log.Warn("summaries are refused until our journals are taken up again", "error", err)
+	}
+}
+
+// fill lets a batch fill, until the linger is over or somebody is in a hurry.
+func (s *settler) fill(ctx context.Context) {
+	timer := time.NewTimer(s.linger)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-s.hurry:
 	}
 }
 
@@ -194,7 +206,7 @@ func (s *settler) work(ctx context.Context) {
 	}
 	s.inHand = 0
 	if s.queue.len() > 0 {
-		s.urgent.Store(true)
+		raise(s.hurry)
 		s.kick()
 	}
 }

@@ -141,6 +141,35 @@ func TestPaymentTakesOneLingerToItsProcessor(t *testing.T) {
 	})
 }
 
+// TestPaymentThatTookLongIsSettledAtOnce: a summary may ask for its instant by now, so it does not wait for what lingers already.
+func TestPaymentThatTookLongIsSettledAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		b := newBubble(t, ctx, time.Hour)
+		slow := nthID(0)
+		b.pays = func(id paymentID) payResult {
+			if id != slow {
+				return payResult{outcome: outcomePaid}
+			}
+			time.Sleep(overdueLatest + 2*time.Millisecond)
+			return payResult{outcome: outcomePaid, took: overdueLatest + 2*time.Millisecond}
+		}
+		synctest.Wait()
+		started := time.Now()
+		b.accept(t, 0)
+		time.Sleep(overdueLatest)
+		b.accept(t, 1) // it is paid after 5 ms, and lingers for 5 more
+		<-b.settled
+		if took := time.Since(started); took != overdueLatest+7*time.Millisecond {
+			t.Errorf("settled after %v: want the moment of the slow answer", took)
+		}
+		<-b.settled
+		stop()
+		synctest.Wait()
+		b.policy.(*policy).stop()
+	})
+}
+
 // TestNoPaymentWaitsBehindASlowOne: hundreds hang, and the next one is paid at once.
 func TestNoPaymentWaitsBehindASlowOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
