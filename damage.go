@@ -104,7 +104,7 @@ func (j *journal) scanDamaged(seg *segment, position int, f *found, report *dama
 	} else {
 		s.word.Store(uint64(w.waiting()))
 	}
-	seg.dirty.Store(true)
+	seg.soil()
 	if known {
 		seg.ids.insert(seg.slots, uint32(position), indexHash(&s.id))
 	} else {
@@ -171,7 +171,7 @@ func (j *journal) repairSegment(number uint64) (*segment, error) {
 	case intact && info.Size() >= segmentBytes:
 		j.log.Error("segment repaired: only its version was damaged", "path", path, "version", h.version)
 		h.version = formatVersion
-		seg.dirty.Store(true)
+		seg.soil()
 		return seg, nil
 	}
 	j.log.Error("segment repaired", "path", path)
@@ -180,7 +180,7 @@ func (j *journal) repairSegment(number uint64) (*segment, error) {
 	h.magic, h.version, h.journal, h.number = segmentMagic, formatVersion, j.id, number
 	h.purged.Store(purged)
 	h.sum = h.checksum()
-	seg.dirty.Store(true)
+	seg.soil()
 	j.searching.Store(true)
 	return seg, nil
 }
@@ -250,7 +250,7 @@ func (j *journal) forgetInWords(seg *segment) error {
 		return err
 	}
 	seg.head.purged.Store(0)
-	seg.dirty.Store(true)
+	seg.soil()
 	return nil
 }
 
@@ -272,7 +272,7 @@ func (j *journal) rebuild(seq uint64, c record, to word) bool {
 	s.seq, s.id, s.amount, s.acceptedAt = seq, c.id, c.amount, c.acceptedAt
 	s.sum = s.checksum(j.seed)
 	s.word.Store(uint64(to))
-	seg.dirty.Store(true)
+	seg.soil()
 	seg.ids.insert(seg.slots, position, indexHash(&s.id))
 	if w == 0 {
 		seg.finals.Add(-1) // seal counted it

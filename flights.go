@@ -38,7 +38,7 @@ func (f *flights) start(one flight) {
 	}
 }
 
-// begin is what costs memory.
+// begin is apart from start, whose every flight would go to the heap for the sake of this closure.
 func (f *flights) begin(one flight) { f.all.Go(func() { f.run(one) }) }
 
 // run flies one after the other, until the context of the first one ends.

@@ -321,7 +321,7 @@ func (j *journal) sync() error {
 	for _, seg := range j.table.Load().list {
 		if seg != nil && seg.dirty.Swap(false) {
 			if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
-				seg.dirty.Store(true)
+				seg.soil()
 				return fmt.Errorf("cannot sync %s: %w", seg.path, err)
 			}
 		}

@@ -118,7 +118,7 @@ func (j *journal) reopen(seq uint64, old, new word) error {
 	if old.state().final() && !new.state().final() {
 		seg.finals.Add(-1)
 	}
-	seg.dirty.Store(true)
+	seg.soil()
 	return nil
 }
 
@@ -152,7 +152,7 @@ func (j *journal) mapAgainLocked(number uint64) error {
 	seg.finals.Store(segmentSlots) // that is why it was retired
 	seg.holesBelow = seg.first() + segmentSlots
 	seg.head.finalSince.Store(0) // from here on a start scans it again
-	seg.dirty.Store(true)
+	seg.soil()
 	j.putBack(seg)
 	j.retired = slices.Delete(j.retired, at, at+1)
 	return nil

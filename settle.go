@@ -122,7 +122,7 @@ func (s *settler) run(ctx, drain context.Context) {
 			o.done <- o.do(ctx)
 			continue
 		case <-s.kicked:
-			s.fill(ctx)
+			pauseUnless(ctx, s.linger, s.hurry)
 		}
 		if request != nil {
 			request.done <- s.startPurge(ctx)
@@ -152,19 +152,11 @@ func (s *settler) leave(ctx context.Context) {
 	}
 }
 
-// fill lets a batch fill, until the linger is over or somebody is in a hurry.
-func (s *settler) fill(ctx context.Context) {
-	timer := time.NewTimer(s.linger)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	case <-s.hurry:
-	}
-}
-
 // pause waits, or returns at once when ctx has ended.
-func pause(ctx context.Context, d time.Duration) {
+func pause(ctx context.Context, d time.Duration) { pauseUnless(ctx, d, nil) }
+
+// pauseUnless is a pause that also ends when there is word in a channel.
+func pauseUnless(ctx context.Context, d time.Duration, word <-chan struct{}) {
 	if d <= 0 {
 		return
 	}
@@ -173,6 +165,7 @@ func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-t.C:
+	case <-word:
 	}
 }
 
