@@ -34,7 +34,7 @@ func awaitIdleEvent(t *testing.T, p *processor) {
 			t.Fatal(err)
 		}
 		defer p.pays.ReleaseConn(pooled)
-		return !pooled.Conn().(*processorConn).usable()
+		return !stillSilent(pooled.Conn())
 	})
 }
 

@@ -110,16 +110,12 @@ func (c *processorConn) silent(fd uintptr) bool {
 	return errno == unix.EAGAIN
 }
 
-// usable is silent for whoever has no request at hand. Under TLS bytes may be session tickets, and only an end counts.
+// usable is silent for TLS, under which bytes may be session tickets: only an end counts.
 func (c *processorConn) usable() bool {
 	if err := c.raw.Control(c.poll); err != nil {
 		return false
 	}
-	got := c.polled[0].Revents
-	if c.secure {
-		return got&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) == 0
-	}
-	return got == 0
+	return c.polled[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) == 0
 }
 
 func (c *processorConn) pollNow(fd uintptr) {
