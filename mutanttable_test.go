@@ -43,16 +43,25 @@ var mutants = []mutant{
 	{
 		name: "counts a payment at each time that it is settled",
 		file: "redisscripts.go", tests: "TestSettlingInAnyOrderAndAgainGivesTheSame",
-		edits: []edit{{`if not seen[field] and (not old or (rejected and group > 0)) and (not late or claimed) then`,
-			`if not seen[field] and (not late or claimed) then`}},
+		edits: []edit{{`local new, spoilt, rejected = added == 1, false, false`, `local new, spoilt, rejected = true, false, false`}},
 	},
 	{
 		name: "does not count a payment in whose place the store has something else",
 		file: "redisscripts.go", tests: "TestPaidPaymentReplacesWhatCannotBeRead",
-		edits: []edit{{`  if unreadable then
-    old = false
-  end
+		edits: []edit{{`(spoilt or (rejected and group))`, `(rejected and group)`}},
+	},
+	{
+		name: "says that a journal is settled although a record could not be written",
+		file: "redisscripts.go", tests: "TestRecordThatCannotBeWrittenHoldsUpOnlyItsPayment",
+		edits: []edit{{`if failed then
+  return failed
+end
 `, ``}},
+	},
+	{
+		name: "counts once more what was forgotten",
+		file: "redisscripts.go", tests: "TestReplayOfForgottenPaymentsCountsNothing",
+		edits: []edit{{`local forgotten = group and group.late and not claimed[i]`, `local forgotten = false`}},
 	},
 	{
 		name: "answers before the payment is in the journal",

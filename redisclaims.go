@@ -7,11 +7,11 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// claimScanStep is how many buckets of claims are read in one round trip: some thousand claims at most, see MAX_PENDING.
-const claimScanStep = 32
+// claimScanStep is about how many claims are read in one round trip. There are some thousand at most, see MAX_PENDING.
+const claimScanStep = 1000
 
-// eachClaim visits every claim in the store, in the life t, once that is ready: then no claim is missing. It is for what
-// happens rarely, since it reads them all; it holds Redis up no longer than one bucket takes.
+// eachClaim visits every claim that is in the store all the while, some perhaps twice, in the life t, once that is ready: then no claim
+// is missing. It is for what happens rarely, since it reads them all; it holds Redis up no longer than one step takes.
 func (s *redisStore) eachClaim(ctx context.Context, t lifeToken, visit func(record)) error {
 	if t != s.token() || !s.ready() {
 		return errNoLife
@@ -20,12 +20,20 @@ func (s *redisStore) eachClaim(ctx context.Context, t lifeToken, visit func(reco
 		if t.run() != run {
 			return errNoLife
 		}
-		for from := 0; from < claimBuckets; from += claimScanStep {
-			if err := s.eachClaimIn(ctx, conn, from, from+claimScanStep, visit); err != nil {
+		for cursor := "0"; ; {
+			var pairs [][]byte
+			reply, err := redis.Values(redis.DoContext(conn, ctx, "HSCAN", keyClaims, cursor, "COUNT", claimScanStep))
+			if err == nil {
+				_, err = redis.Scan(reply, &cursor, &pairs)
+			}
+			if err != nil {
 				return err
 			}
+			s.visitClaims(pairs, visit)
+			if cursor == "0" {
+				return nil
+			}
 		}
-		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("cannot read the claims: %w", err)
@@ -36,33 +44,17 @@ func (s *redisStore) eachClaim(ctx context.Context, t lifeToken, visit func(reco
 	return nil
 }
 
-// eachClaimIn passes over what galo did not write.
-func (s *redisStore) eachClaimIn(ctx context.Context, conn redis.Conn, from, to int, visit func(record)) error {
-	for bucket := from; bucket < to; bucket++ {
-		if err := conn.Send("HGETALL", fmt.Sprintf("%sc:%d", keyPrefix, bucket)); err != nil {
-			return err
+// visitClaims passes over what galo did not write.
+func (s *redisStore) visitClaims(pairs [][]byte, visit func(record)) {
+	for ; len(pairs) >= 2; pairs = pairs[2:] {
+		id, named := parseField(pairs[0])
+		rec, err := parseRecord(id, pairs[1])
+		if !named || err != nil {
+			s.opts.log.Error("store has a claim that cannot be read", "key", keyClaims, "field", string(pairs[0]))
+			continue
 		}
+		visit(rec)
 	}
-	replies, err := redis.Values(redis.DoContext(conn, ctx, ""))
-	if err != nil {
-		return err
-	}
-	for i, reply := range replies {
-		pairs, err := redis.ByteSlices(reply, nil)
-		if err != nil {
-			s.opts.log.Error("store has claims that cannot be read", "bucket", from+i, "error", err)
-		}
-		for ; len(pairs) >= 2; pairs = pairs[2:] {
-			id, named := parseField(pairs[0])
-			rec, err := parseRecord(id, pairs[1])
-			if !named || err != nil {
-				s.opts.log.Error("store has a claim that cannot be read", "bucket", from+i, "field", string(pairs[0]))
-				continue
-			}
-			visit(rec)
-		}
-	}
-	return nil
 }
 
 // disown removes claims, in a life that is ready, as far as they are still what was found: a payment that somebody else has claimed
@@ -81,17 +73,13 @@ func (s *redisStore) disown(ctx context.Context, found []record) error {
 func disownArgs(t lifeToken, found []record) *scriptArgs {
 	args := &scriptArgs{}
 	args.add(keyLife)
-	for i := range found {
-		args.text = appendClaimKey(args.text, found[i].id)
-		args.end()
-	}
+	args.add(keyClaims)
 	args.keysEnd()
 	args.add(string(t))
 	args.add(stateReady)
 	for i := range found {
 		rec := &found[i]
-		args.text = appendField(args.text, rec.id)
-		args.end()
+		args.addField(rec.id)
 		c := claim{id: rec.id, amount: rec.amount, acceptedAt: rec.acceptedAt, journal: rec.journal, seq: rec.seq}
 		args.text = c.appendJSON(args.text)
 		args.end()
@@ -99,13 +87,12 @@ func disownArgs(t lifeToken, found []record) *scriptArgs {
 	return args
 }
 
-// luaDisown: KEYS life, then claim bucket of each payment; ARGV token, state, then field and claim of each payment.
+// luaDisown: KEYS life, claims; ARGV token, state, then field and claim of each payment.
 const luaDisown = `
-for i = 2, #KEYS do
-  local field, claim = ARGV[2 * i - 1], ARGV[2 * i]
-  if redis.call('HGET', KEYS[i], field) == claim then
-    redis.call('HDEL', KEYS[i], field)
+for i = 3, #ARGV, 2 do
+  if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] then
+    redis.call('HDEL', KEYS[2], ARGV[i])
   end
 end
-return #KEYS - 1
+return #ARGV
 `

@@ -26,9 +26,10 @@ const (
 	// keyLate is the sorted set of the records that no slice leads to (rejected and purged ones, and those settled when
 	// their slice had been swept already), scored by the instant they were settled, or requested if they were purged.
 	keyLate = keyPrefix + "late"
+	// keyClaims is the hash of all claims, of which there are only as many as payments are on their way: so one call of Redis reads
+	// those of a batch, another one writes them, and a third one removes them.
+	keyClaims = keyPrefix + "claims"
 
-	// claimBuckets cuts the claims, of which there are only as many as payments are on their way.
-	claimBuckets = 1 << 10
 	// recordBuckets cuts the final records. Redis packs a hash of up to 128 entries into one allocation: that
 	// holds up to some 1.5 million payments, which is more than a Redis of 200 MB has room for. Four times as many
 	// buckets cost 40 bytes more a payment at 100,000 payments, since every key has its price, too.
@@ -101,12 +102,6 @@ func appendRecordKey(dst []byte, id paymentID) []byte {
 	dst = append(dst, keyPrefix...)
 	dst = append(dst, 'r', ':')
 	return strconv.AppendUint(dst, uint64(idHash(id)%recordBuckets), 10)
-}
-
-func appendClaimKey(dst []byte, id paymentID) []byte {
-	dst = append(dst, keyPrefix...)
-	dst = append(dst, 'c', ':')
-	return strconv.AppendUint(dst, uint64(idHash(id)%claimBuckets), 10)
 }
 
 func appendSliceKey(dst []byte, mark uint64, p processorID, slice int64) []byte {

@@ -34,8 +34,8 @@ func TestWhatRedisIsToldOfAPaymentAllocatesNothing(t *testing.T) {
 	args := scriptArgs{text: make([]byte, 0, 1<<10), ends: make([]int, 0, 64)}
 	if got := testing.AllocsPerRun(1000, func() {
 		args.text, args.ends = args.text[:0], args.ends[:0]
-		args.addPaymentKeys(c.id)
-		args.text = appendField(args.text, c.id)
+		args.addRecordKey(c.id)
+		args.addField(c.id)
 		args.text = c.appendJSON(args.text)
 		args.addSettlement(&one, 1, 0)
 	}); got != 0 {

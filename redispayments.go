@@ -140,24 +140,29 @@ func (s *redisStore) claim(ctx context.Context, t lifeToken, replaying bool, in 
 }
 
 func (s *redisStore) claimBatch(ctx context.Context, t lifeToken, state string, in []claim, out []claimAnswer) error {
-	args := scriptArgs{text: make([]byte, 0, 256+192*len(in)), ends: make([]int, 0, 8+5*len(in))}
+	args := scriptArgs{text: make([]byte, 0, 256+160*len(in)), ends: make([]int, 0, 8+3*len(in))}
 	args.add(keyLife)
+	args.add(keyClaims)
 	for i := range in {
-		args.addPaymentKeys(in[i].id)
+		args.addRecordKey(in[i].id)
 	}
 	args.keysEnd()
 	args.add(string(t))
 	args.add(state)
 	for i := range in {
-		args.text = appendField(args.text, in[i].id)
-		args.end()
+		if in[i].out {
+			args.text = append(args.text, '1')
+		} else {
+			args.text = append(args.text, '0')
+		}
+	}
+	args.end()
+	for i := range in {
+		args.addField(in[i].id)
+	}
+	for i := range in {
 		args.text = in[i].appendJSON(args.text)
 		args.end()
-		if in[i].out {
-			args.add("1")
-		} else {
-			args.add("0")
-		}
 	}
 	replies, err := redis.ByteSlices(s.call(ctx, s.work, t, s.scripts.claim, &args))
 	if err != nil {
@@ -250,15 +255,16 @@ func settleArgs(t lifeToken, mark uint64, in []settlement, progress []journalPro
 	if len(ordered) != len(in) {
 		return nil, errors.New("a payment is neither paid nor rejected")
 	}
-	args := &scriptArgs{text: make([]byte, 0, 256+256*len(in)), ends: make([]int, 0, 16+16*len(in))}
+	args := &scriptArgs{text: make([]byte, 0, 256+256*len(in)), ends: make([]int, 0, 24+8*len(in))}
 	args.add(keyLife)
 	args.add(keyMark)
 	args.text = appendSweptKey(args.text, mark)
 	args.end()
 	args.add(keyLate)
 	args.add(keyProgress)
+	args.add(keyClaims)
 	for _, one := range ordered {
-		args.addPaymentKeys(one.id)
+		args.addRecordKey(one.id)
 		group := one.group()
 		if one.counts() && numbers[group] == 0 {
 			groups = append(groups, group)
@@ -275,6 +281,9 @@ func settleArgs(t lifeToken, mark uint64, in []settlement, progress []journalPro
 	for _, one := range progress {
 		args.add(one.journal)
 		args.add(strconv.FormatUint(one.low, 10))
+	}
+	for _, one := range ordered {
+		args.addField(one.id)
 	}
 	for _, one := range ordered {
 		number := 0
@@ -305,19 +314,11 @@ func (s *settlement) group() settleGroup {
 }
 
 func (a *scriptArgs) addSettlement(one *settlement, group int, mark uint64) {
-	a.text = appendField(a.text, one.id)
-	a.end()
 	a.text = one.appendJSON(a.text, one.under(mark))
 	a.end()
 	a.addInt(int64(group))
 	a.addInt(int64(one.amount))
 	a.addInt(int64(one.requestedAt))
-	if one.acceptedAt <= one.requestedAt {
-		a.add("1")
-	} else {
-		a.add("0")
-	}
-	a.addInt(int64(one.settledAt))
 }
 
 func (a *scriptArgs) addGroupKeys(mark uint64, group settleGroup) {
@@ -337,10 +338,13 @@ func (a *scriptArgs) addGroupFields(group settleGroup) {
 	}
 }
 
-func (a *scriptArgs) addPaymentKeys(id paymentID) {
+func (a *scriptArgs) addRecordKey(id paymentID) {
 	a.text = appendRecordKey(a.text, id)
 	a.end()
-	a.text = appendClaimKey(a.text, id)
+}
+
+func (a *scriptArgs) addField(id paymentID) {
+	a.text = appendField(a.text, id)
 	a.end()
 }
 
@@ -374,14 +378,14 @@ func (s *redisStore) recordsBatch(ctx context.Context, ids []paymentID, out []fo
 	var args scriptArgs
 	args.add(keyLife)
 	args.add(keyMark)
+	args.add(keyClaims)
 	for _, id := range ids {
-		args.addPaymentKeys(id)
+		args.addRecordKey(id)
 	}
 	args.keysEnd()
 	args.addHead(t, stateReady, mark)
 	for _, id := range ids {
-		args.text = appendField(args.text, id)
-		args.end()
+		args.addField(id)
 	}
 	replies, err := redis.ByteSlices(s.call(ctx, s.query, t, s.scripts.records, &args))
 	if err != nil {

@@ -23,14 +23,14 @@ func unrejectArgs(t lifeToken, mark uint64, in []claim) *scriptArgs {
 	args.add(keyLife)
 	args.add(keyMark)
 	args.add(keyLate)
+	args.add(keyClaims)
 	for i := range in {
-		args.addPaymentKeys(in[i].id)
+		args.addRecordKey(in[i].id)
 	}
 	args.keysEnd()
 	args.addHead(t, stateAny, mark)
 	for i := range in {
-		args.text = appendField(args.text, in[i].id)
-		args.end()
+		args.addField(in[i].id)
 		args.text = in[i].appendJSON(args.text)
 		args.end()
 		args.text = in[i].appendRejected(args.text)
@@ -48,22 +48,22 @@ func (c *claim) appendRejected(dst []byte) []byte {
 	return append(dst, ',')
 }
 
-// luaUnreject: KEYS life, mark, late, then record bucket and claim bucket of each payment; ARGV token, state, mark, then field, claim and
+// luaUnreject: KEYS life, mark, late, claims, then record bucket of each payment; ARGV token, state, mark, then field, claim and
 // what the slot's own rejected record goes on with behind its letter and mark, of each payment. Answers how many were taken back.
 const luaUnreject = `
 local back = {}
 redis.call('ZCARD', KEYS[3])
+redis.call('HLEN', KEYS[4])
 for i = 1, (#ARGV - 3) / 3 do
-  local at, key = 3 * i + 1, 2 * i + 2
+  local at, key = 3 * i + 1, i + 4
   local there = redis.call('HGET', KEYS[key], ARGV[at])
-  redis.call('HLEN', KEYS[key + 1])
   local rejected = there and string.match(there, '^%["x%d*",(.*)$')
   if rejected and string.sub(rejected, 1, #ARGV[at + 2]) == ARGV[at + 2] then
     back[#back + 1] = {at, key}
   end
 end
 for _, b in ipairs(back) do
-  redis.call('HSET', KEYS[b[2] + 1], ARGV[b[1]], ARGV[b[1] + 1])
+  redis.call('HSET', KEYS[4], ARGV[b[1]], ARGV[b[1] + 1])
   redis.call('HDEL', KEYS[b[2]], ARGV[b[1]])
   redis.call('ZREM', KEYS[3], ARGV[b[1]])
 end

@@ -43,17 +43,17 @@ func newStoreScripts() *storeScripts {
 	s.report = script(luaLife + luaReport)
 	s.leave = script(luaLife + luaLeave)
 	s.claim = script(luaLife + luaGet + luaClaim)
-	s.settle = script(luaLife + luaMark + luaSettle)
-	s.records = script(luaLife + luaMark + luaGet + luaRecords)
+	s.settle = script(luaLifeAndMark + luaSettle)
+	s.records = script(luaLifeAndMark + luaGet + luaRecords)
 	s.purge = script(luaLife + luaPurge)
 	s.poll = script(luaLife + luaPoll)
 	s.pollDone = script(luaLife + luaPollDone)
-	s.sweep = script(luaLife + luaMark + luaSweep)
-	s.swept = script(luaLife + luaMark + luaSwept)
-	s.forget = script(luaLife + luaMark + luaForget)
-	s.bury = script(luaLife + luaMark + luaBury)
-	s.unlink = script(luaLife + luaMark + luaUnlink)
-	s.unreject = script(luaLife + luaMark + luaUnreject)
+	s.sweep = script(luaLifeAndMark + luaSweep)
+	s.swept = script(luaLifeAndMark + luaSwept)
+	s.forget = script(luaLifeAndMark + luaForget)
+	s.bury = script(luaLifeAndMark + luaBury)
+	s.unlink = script(luaLifeAndMark + luaUnlink)
+	s.unreject = script(luaLifeAndMark + luaUnreject)
 	s.disown = script(luaLife + luaDisown)
 	return &s
 }
@@ -108,25 +108,29 @@ func (a *scriptArgs) list() []any {
 	return out
 }
 
-// luaLife opens every script but begin. KEYS[1] is the life, ARGV[1] the token, ARGV[2] the state that the life
-// must have, or "any".
+// luaLife opens the scripts that touch no settled history. KEYS[1] is the life, ARGV[1] the token, ARGV[2] the state that the
+// life must have, or "any".
 const luaLife = `
 local life = redis.call('GET', KEYS[1]) or 'missing'
+` + luaIsLife
+
+// luaLifeAndMark opens the others: KEYS[2] is the purge mark, ARGV[3] the mark the caller's keys were built with.
+const luaLifeAndMark = `
+local head = redis.call('MGET', KEYS[1], KEYS[2])
+local life, mark = head[1] or 'missing', head[2] or '0'
+` + luaIsLife + `
+if mark ~= ARGV[3] then
+  return redis.error_reply('PURGED ' .. mark)
+end
+`
+
+const luaIsLife = `
 if life ~= ARGV[1] .. ':ready' and life ~= ARGV[1] .. ':replaying' then
   return redis.error_reply('NOLIFE the life is ' .. life)
 end
 local state = string.sub(life, #ARGV[1] + 2)
 if ARGV[2] ~= 'any' and ARGV[2] ~= state then
   return redis.error_reply('LIFESTATE ' .. state)
-end
-`
-
-// luaMark follows where settled history is touched. KEYS[2] is the purge mark, ARGV[3] the mark the caller's
-// keys were built with.
-const luaMark = `
-local mark = redis.call('GET', KEYS[2]) or '0'
-if mark ~= ARGV[3] then
-  return redis.error_reply('PURGED ' .. mark)
 end
 `
 
@@ -199,166 +203,197 @@ local function get(key, field)
 end
 `
 
-// luaClaim: KEYS life, then record bucket and claim bucket of each payment; ARGV token, state, then field, claim, and "1" for a
-// slot that has an attempt out, of each payment. Answers for each payment nil when the claim is new, else what was there. What
-// a purge has hidden is there. A slot that has an attempt out takes the claim whoever has it: that is of an older copy.
+// luaClaim: KEYS life, claims, then record bucket of each payment; ARGV token, state, for each payment "1" if its slot has an attempt
+// out or else "0", all in one string, then the field of each, then the claim of each. Answers for each payment nil when the claim is
+// new, else what was there. What a purge has hidden is there. A slot that has an attempt out takes the claim whoever has it: that is
+// of an older copy.
 const luaClaim = `
-local answers, fresh, mine = {}, {}, {}
-for i = 1, (#KEYS - 1) / 2 do
-  local field, text, out = ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
-  local there = get(KEYS[2 * i], field)
-  local claimed = get(KEYS[2 * i + 1], field)
-  answers[i] = there or claimed or mine[field] or false
-  if not answers[i] or (out == '1' and not there) then
-    mine[field] = text
-    fresh[#fresh + 1] = i
+local n = #KEYS - 2
+local claimed = redis.call('HMGET', KEYS[2], unpack(ARGV, 4, n + 3))
+local answers, mine, fresh = {}, {}, {}
+for i = 1, n do
+  local field = ARGV[i + 3]
+  local there = get(KEYS[i + 2], field)
+  answers[i] = there or claimed[i] or mine[field] or false
+  if not answers[i] or (not there and string.sub(ARGV[3], i, i) == '1') then
+    mine[field] = ARGV[n + i + 3]
+    fresh[#fresh + 1] = field
+    fresh[#fresh + 1] = mine[field]
   end
 end
-for _, i in ipairs(fresh) do
-  redis.call('HSET', KEYS[2 * i + 1], ARGV[3 * i], ARGV[3 * i + 1])
+if #fresh > 0 then
+  redis.call('HSET', KEYS[2], unpack(fresh))
 end
 return answers
 `
 
-// luaRecords: KEYS life, mark, then record bucket and claim bucket of each payment; ARGV token, state, mark, then the field
-// of each payment. Answers what is known of each payment.
+// luaRecords: KEYS life, mark, claims, then record bucket of each payment; ARGV token, state, mark, then the field of each payment.
+// Answers what is known of each payment.
 const luaRecords = `
-local answers = {}
-for i = 1, (#KEYS - 2) / 2 do
-  local field = ARGV[i + 3]
-  answers[i] = get(KEYS[2 * i + 1], field) or get(KEYS[2 * i + 2], field)
+local answers = redis.call('HMGET', KEYS[3], unpack(ARGV, 4))
+for i = 1, #KEYS - 3 do
+  answers[i] = get(KEYS[i + 3], ARGV[i + 3]) or answers[i]
 end
 return answers
 `
 
-// luaSettle: KEYS life, mark, swept, late, progress, then record bucket and claim bucket of each payment, then
-// slice, second, minute, hour and day of each group (the payments of one processor in one slice).
-// ARGV token, state, mark, number of progress pairs, number of payments, then journal and low of each pair, then
-// per payment: field, record, its group (0: rejected, or hidden by a purge), cents, requestedAt, whether it was requested after it
-// was accepted ("1") or before ("0"), settledAt; then per group its epoch minute and its field in each hash.
+// luaSettle: KEYS life, mark, swept, late, progress, claims, then record bucket of each payment, then slice, second, minute, hour and
+// day of each group (the payments of one processor in one slice).
+// ARGV token, state, mark, number of progress pairs, number of payments, then journal and low of each pair, then the field of each
+// payment, then per payment: record, its group (0: rejected, or hidden by a purge), cents, requestedAt; then per group its epoch minute
+// and its field in each hash.
 //
 // A final record is left alone, except that a paid one replaces a rejected one: money that moved is counted,
 // whatever the order in which it is told. What is no record that galo writes is replaced; the payment is counted unless its slice shows that
 // it was. A payment older than the swept minutes is counted only when a claim
 // shows that it was not settled before: without one it is a replay whose record has been forgotten.
 //
+// A call of Redis costs more than anything else here: so there is one for each payment that nobody has settled yet, and some for all
+// of them. Where a record's key is no hash, the others are settled nevertheless, and the error is the answer.
+//
 // Sums are written as what they are then, not as what is added: a Redis that was killed in the middle of writing its append-only file may
 // come back with the first half of a step in it, which it leaves out, and plays all the same when it is started once more.
 //
 // Answers the fields of those that were settled before, and hidden by a purge since.
 const luaSettle = `
--- plus adds two whole numbers in decimal, of up to 18 digits: more than a number of Lua holds.
-local function plus(a, b)
-  local low = tonumber(string.sub(a, -9)) + tonumber(string.sub(b, -9))
-  local high = (tonumber(string.sub(a, 1, -10)) or 0) + (tonumber(string.sub(b, 1, -10)) or 0)
+-- plus adds a number to one in decimal of up to 18 digits: more than a number of Lua holds.
+local function plus(a, n)
+  if #a < 16 then
+    return string.format('%d', a + n)
+  end
+  local low, high = tonumber(string.sub(a, -9)) + n % 1e9, tonumber(string.sub(a, 1, -10)) + math.floor(n / 1e9)
   if low >= 1e9 then
     low, high = low - 1e9, high + 1
   end
-  if high == 0 then
-    return string.format('%.0f', low)
-  end
-  return string.format('%.0f%09.0f', high, low)
+  return string.format('%d%09d', high, low)
 end
-local pairsAt, paymentsAt = 5, 5 + 2 * ARGV[4]
+-- times reads when a final record's payment was accepted, and what lies between that and the last of its instants.
+local function times(record)
+  local accepted, first, last = string.match(record, '^%["%a%d*",%d+,(%-?%d+),(%-?%d+),?(%-?%d*)%]$')
+  return accepted, first, last == '' and first or last
+end
 local payments = tonumber(ARGV[5])
-local groupsAt, groupKeysAt = paymentsAt + 7 * payments, 5 + 2 * payments
-local swept = redis.call('HGET', KEYS[3], 'to')
-swept = swept and tonumber(swept)
-redis.call('ZCARD', KEYS[4])
+local fieldsAt = 5 + 2 * ARGV[4]
+local paymentsAt = fieldsAt + payments
+local groupsAt, groupKeysAt = paymentsAt + 4 * payments, 6 + payments
 
-local seen, writes, groups, touched, hidden = {}, {}, {}, {}, {}
-for i = 0, payments - 1 do
-  local at, key = paymentsAt + 7 * i, 5 + 2 * i
-  local field, group = ARGV[at + 1], tonumber(ARGV[at + 3])
-  local claimed = redis.call('HEXISTS', KEYS[key + 2], field) == 1
-  local old = redis.call('HGET', KEYS[key + 1], field)
-  local unreadable = old and not string.match(old, '^%["[dfx]%d*",%d+,%-?%d+,%-?%d+,?%-?%d*%]$')
-  if unreadable then
-    old = false
-  end
-  local rejected = old and string.sub(old, 1, 3) == '["x'
-  local late = group > 0 and swept and tonumber(ARGV[groupsAt + 5 * (group - 1) + 1]) < swept
-  if not seen[field] and (not old or (rejected and group > 0)) and (not late or claimed) then
-    seen[field] = true
-    writes[#writes + 1] = {at, key, claimed, group == 0 or late, rejected}
-    local counted = unreadable and group > 0 and redis.call('ZSCORE', KEYS[groupKeysAt + 5 * (group - 1) + 1], field .. ARGV[at + 4])
-    if group > 0 and (not late or ARGV[at + 6] == '1') and not counted then
-      local g = groups[group]
-      if not g then
-        g = {0, 0, {KEYS[groupKeysAt + 5 * (group - 1) + 1]}}
-        groups[group] = g
-        touched[#touched + 1] = group
-      end
-      g[1] = g[1] + 1
-      g[2] = g[2] + ARGV[at + 4]
-      if not late then
-        g[3][#g[3] + 1] = ARGV[at + 5]
-        g[3][#g[3] + 1] = field .. ARGV[at + 4]
-      end
-    end
-  elseif old then
-    local under = string.match(old, '^%["%a(%d+)"') or '0'
-    if under ~= ARGV[3] then
-      hidden[#hidden + 1] = field
-    end
-  end
+-- Everything that can fail is read before the first write.
+local swept = tonumber(redis.call('HGET', KEYS[3], 'to') or '')
+local claimed = payments > 0 and redis.call('HMGET', KEYS[6], unpack(ARGV, fieldsAt + 1, paymentsAt)) or {}
+local cents, lately = 0, false
+for at = paymentsAt, groupsAt - 4, 4 do
+  cents = cents + ARGV[at + 3]
+  lately = lately or ARGV[at + 2] == '0'
 end
-
-local sums, order = {}, {}
-for _, group in ipairs(touched) do
-  local g, at, key = groups[group], groupsAt + 5 * (group - 1), groupKeysAt + 5 * (group - 1)
+local groups, sums, order = {}, {}, {}
+for g = 1, (#KEYS - groupKeysAt) / 5 do
+  local at, key = groupsAt + 5 * (g - 1), groupKeysAt + 5 * (g - 1)
+  local group = {n = 0, cents = 0, members = {KEYS[key + 1]}, late = swept and tonumber(ARGV[at + 1]) < swept}
+  lately = lately or group.late
   redis.call('ZCARD', KEYS[key + 1])
   for level = 2, 5 do
     local name = KEYS[key + level] .. ' ' .. ARGV[at + level]
     local sum = sums[name]
     if not sum then
-      sum = {KEYS[key + level], ARGV[at + level], 0, 0}
+      sum = {key = KEYS[key + level], n = ARGV[at + level] .. 'n', c = ARGV[at + level] .. 'c', added = 0, cents = 0}
+      local there = redis.call('HMGET', sum.key, sum.n, sum.c)
+      sum.count, sum.amount = there[1] or '0', there[2] or '0'
+      if string.find(sum.count, '%D') or string.find(sum.amount, '%D') or sum.count == '' or sum.amount == '' or tonumber(sum.amount) + cents >= 1e18 then
+        return redis.error_reply('BADSUM ' .. sum.key .. ' ' .. ARGV[at + level])
+      end
       sums[name] = sum
       order[#order + 1] = sum
     end
-    sum[3] = sum[3] + g[1]
-    sum[4] = sum[4] + g[2]
+    group[level] = sum
   end
+  groups[g] = group
 end
-for _, sum in ipairs(order) do
-  local there = redis.call('HMGET', sum[1], sum[2] .. 'n', sum[2] .. 'c')
-  local count, amount = there[1] or '0', there[2] or '0'
-  if string.find(count, '%D') or string.find(amount, '%D') or count == '' or amount == '' or tonumber(amount) + sum[4] >= 1e18 then
-    return redis.error_reply('BADSUM ' .. sum[1] .. ' ' .. sum[2])
-  end
-  sum[3] = plus(count, string.format('%.0f', sum[3]))
-  sum[4] = plus(amount, string.format('%.0f', sum[4]))
+if lately then
+  redis.call('ZCARD', KEYS[4])
 end
 local progress = {}
 for i = 0, ARGV[4] - 1 do
-  local journal, low = ARGV[pairsAt + 2 * i + 1], ARGV[pairsAt + 2 * i + 2]
+  local journal, low = ARGV[5 + 2 * i + 1], ARGV[5 + 2 * i + 2]
   local known = tonumber(redis.call('HGET', KEYS[5], journal) or '')
   if not known or known < tonumber(low) then
-    progress[#progress + 1] = {journal, low}
+    progress[#progress + 1] = journal
+    progress[#progress + 1] = low
   end
 end
 
-for _, w in ipairs(writes) do
-  redis.call('HSET', KEYS[w[2] + 1], ARGV[w[1] + 1], ARGV[w[1] + 2])
-  if w[3] then
-    redis.call('HDEL', KEYS[w[2] + 2], ARGV[w[1] + 1])
+local gone, late, timely, hidden, seen = {}, {}, {}, {}, {}
+local failed
+for i = 1, payments do
+  local field, at, key = ARGV[fieldsAt + i], paymentsAt + 4 * (i - 1), KEYS[6 + i]
+  local record, group = ARGV[at + 1], groups[tonumber(ARGV[at + 2])]
+  local forgotten = group and group.late and not claimed[i]
+  local added = forgotten and 0 or redis.pcall('HSETNX', key, field, record)
+  local old = added == 0 and not seen[field] and redis.pcall('HGET', key, field)
+  local new, spoilt, rejected = added == 1, false, false
+  if type(added) == 'table' or type(old) == 'table' then
+    failed = failed or (type(added) == 'table' and added) or old
+  elseif old then
+    local under = string.match(old, '^%["[dfx](%d*)",%d+,%-?%d+,%-?%d+,?%-?%d*%]$')
+    spoilt, rejected = not under, under and string.sub(old, 1, 3) == '["x'
+    if not forgotten and (spoilt or (rejected and group)) then
+      new = true
+      redis.call('HSET', key, field, record)
+    elseif under and (under == '' and '0' or under) ~= ARGV[3] then
+      hidden[#hidden + 1] = field
+    end
   end
-  if w[4] then
-    redis.call('ZADD', KEYS[4], ARGV[w[1] + 7], ARGV[w[1] + 1])
-  elseif w[5] then
-    redis.call('ZREM', KEYS[4], ARGV[w[1] + 1])
+  if new then
+    seen[field] = true
+    if claimed[i] then
+      gone[#gone + 1] = field
+    end
+    local counts = group and not (spoilt and redis.call('ZSCORE', group.members[1], field .. ARGV[at + 3]))
+    if not group or group.late then
+      local accepted, first, last = times(record)
+      late[#late + 1] = string.format('%.0f', accepted + last)
+      late[#late + 1] = field
+      counts = counts and string.sub(first, 1, 1) ~= '-'
+    elseif rejected then
+      timely[#timely + 1] = field
+    end
+    if counts then
+      group.n = group.n + 1
+      group.cents = group.cents + ARGV[at + 3]
+      if not group.late then
+        group.members[#group.members + 1] = ARGV[at + 4]
+        group.members[#group.members + 1] = field .. ARGV[at + 3]
+      end
+    end
   end
 end
-for _, group in ipairs(touched) do
-  if #groups[group][3] > 1 then
-    redis.call('ZADD', unpack(groups[group][3]))
+if #gone > 0 then
+  redis.call('HDEL', KEYS[6], unpack(gone))
+end
+if #late > 0 then
+  redis.call('ZADD', KEYS[4], unpack(late))
+end
+if #timely > 0 then
+  redis.pcall('ZREM', KEYS[4], unpack(timely))
+end
+for _, group in ipairs(groups) do
+  if #group.members > 1 then
+    redis.call('ZADD', unpack(group.members))
+  end
+  for level = 2, 5 do
+    group[level].added = group[level].added + group.n
+    group[level].cents = group[level].cents + group.cents
   end
 end
 for _, sum in ipairs(order) do
-  redis.call('HSET', sum[1], sum[2] .. 'n', sum[3], sum[2] .. 'c', sum[4])
+  if sum.added > 0 then
+    redis.call('HSET', sum.key, sum.n, plus(sum.count, sum.added), sum.c, plus(sum.amount, sum.cents))
+  end
 end
-for _, p in ipairs(progress) do
-  redis.call('HSET', KEYS[5], p[1], p[2])
+if failed then
+  return failed
+end
+if #progress > 0 then
+  redis.call('HSET', KEYS[5], unpack(progress))
 end
 return hidden
 `

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -265,7 +266,7 @@ func TestRecordIsTheClaimUntilItIsFinal(t *testing.T) {
 		if got := lookUp(t, s, one.id); !got.found || got.record != one.record {
 			t.Fatalf("settled: %+v", got)
 		}
-		if n := do(t, rawConn(t, url), "EXISTS", string(appendClaimKey(nil, one.id))); n != int64(0) {
+		if n := do(t, rawConn(t, url), "EXISTS", keyClaims); n != int64(0) {
 			t.Fatal("the claim outlived the settlement")
 		}
 	})
@@ -334,15 +335,15 @@ func TestStoredFormsStayPacked(t *testing.T) {
 func TestSettleLeavesNothingHalfDone(t *testing.T) {
 	one := paidOne(1, onDefault, noon, 1990)
 	other := paidOne(2, onFallback, noon, 1990)
+	refused := rejectedOne(3, noon)
 	last := func(build func(dst []byte) []byte) string { return string(build(nil)) }
 	slice := floorDiv(noon, sliceLength)
 	broken := map[string][]any{
-		"record": {"SET", last(func(dst []byte) []byte { return appendRecordKey(dst, other.id) }), "x"},
-		"claim":  {"SET", last(func(dst []byte) []byte { return appendClaimKey(dst, other.id) }), "x"},
-		"slice":  {"SET", last(func(dst []byte) []byte { return appendSliceKey(dst, 0, onFallback, int64(slice)) }), "x"},
-		"late":   {"SET", keyLate, "x"},
-		"swept":  {"SET", last(func(dst []byte) []byte { return appendSweptKey(dst, 0) }), "x"},
-		"pace":   {"SET", keyProgress, "x"},
+		"claim": {"SET", keyClaims, "x"},
+		"slice": {"SET", last(func(dst []byte) []byte { return appendSliceKey(dst, 0, onFallback, int64(slice)) }), "x"},
+		"late":  {"SET", keyLate, "x"},
+		"swept": {"SET", last(func(dst []byte) []byte { return appendSweptKey(dst, 0) }), "x"},
+		"pace":  {"SET", keyProgress, "x"},
 	}
 	for _, level := range bucketLevels() {
 		n := int64(floorDiv(noon, level.unit))
@@ -361,7 +362,7 @@ func TestSettleLeavesNothingHalfDone(t *testing.T) {
 			claimOne(t, s, token, claimFor(one, "j1", 1))
 			do(t, conn, command[0].(string), command[1:]...)
 			before := dump(t, conn)
-			_, err := s.settle(t.Context(), token, 0, []settlement{one, other}, []journalProgress{{"j1", 2}})
+			_, err := s.settle(t.Context(), token, 0, []settlement{one, other, refused}, []journalProgress{{"j1", 2}})
 			if err == nil {
 				t.Errorf("%s: settled", name)
 			}
@@ -369,6 +370,38 @@ func TestSettleLeavesNothingHalfDone(t *testing.T) {
 				t.Errorf("%s: before\n%s\nafter\n%s", name, before, after)
 			}
 		}
+	})
+}
+
+// TestRecordThatCannotBeWrittenHoldsUpOnlyItsPayment: its key is no hash. The others of the batch are settled, and counted once; the error
+// says that not all are, and the progress waits.
+func TestRecordThatCannotBeWrittenHoldsUpOnlyItsPayment(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s, token := readyStore(t, url)
+		conn := rawConn(t, url)
+		batch := []settlement{paidOne(1, onDefault, noon, 1990), paidOne(2, onFallback, noon, 500), paidOne(3, onDefault, noon, 10)}
+		for i, one := range batch {
+			claimOne(t, s, token, claimFor(one, "j1", uint64(i)))
+		}
+		key := string(appendRecordKey(nil, batch[1].id))
+		settle := func(want string, progress int) {
+			t.Helper()
+			_, err := s.settle(t.Context(), token, 0, batch, []journalProgress{{"j1", 3}})
+			if got, _ := s.summary(t.Context(), math.MinInt64, math.MaxInt64, nil); fmt.Sprint(got.totals) != want {
+				t.Errorf("%v, want %s; %v", got.totals, want, err)
+			}
+			if low, _ := redis.Int(conn.Do("HGET", keyProgress, "j1")); low != progress || (err == nil) != (progress > 0) {
+				t.Errorf("progress %d, want %d; %v", low, progress, err)
+			}
+		}
+		do(t, conn, "SET", key, "x")
+		settle("[{2 2000} {0 0}]", 0)
+		settle("[{2 2000} {0 0}]", 0)
+		if n := do(t, conn, "HLEN", keyClaims); n != int64(1) {
+			t.Errorf("%d claims are left", n)
+		}
+		do(t, conn, "DEL", key)
+		settle("[{2 2000} {1 500}]", 3)
 	})
 }
 

@@ -147,7 +147,7 @@ func (w *worker) sort() {
 			}
 		case claimUnreadable:
 			w.log.Error("store has something in a payment's place that galo did not write: the payment waits until it is gone", "id", v.id.String(),
-				"record_key", string(appendRecordKey(nil, v.id)), "claim_key", string(appendClaimKey(nil, v.id)), "field", string(appendField(nil, v.id)))
+				"record_key", string(appendRecordKey(nil, v.id)), "claim_key", keyClaims, "field", string(appendField(nil, v.id)))
 			time.AfterFunc(unreadableRetry, func() { w.feeder.add(v.ref) })
 		}
 	}
