@@ -72,11 +72,12 @@ func (r *stackRun) stackSide(ctx context.Context) (side, error) {
 	if err := r.galo(ctx, &v); err != nil {
 		return side{}, err
 	}
+	s := side{v.Accepted, v.Latency, v.Containers}
 	if !v.clean() {
 		v.print(r.screen.out)
-		return side{}, errNotClean
+		return s, errNotClean
 	}
-	return side{v.Accepted, v.Latency, v.Containers}, nil
+	return s, nil
 }
 
 // cpuPer100k is the CPU seconds for 100,000 payments of the containers whose service begins with a name.

@@ -16,6 +16,7 @@ type settings struct {
 	compare    bool
 	pairs      int
 	against    string
+	highest    time.Duration
 	faults     bool
 	storm      string
 	seed       uint64
@@ -69,6 +70,7 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	f.BoolVar(&s.compare, "compare", true, "with -stack: play the storm also at servers that do nothing")
 	f.IntVar(&s.pairs, "pairs", 0, "with -stack: play the storm so often at a baseline and at galo in turn, and print medians and spreads")
 	f.StringVar(&s.against, "against", againstNothing, "with -pairs: the baseline, servers that do nothing or the stack with other settings, as in LINGER=5ms,GOGC=100")
+	f.DurationVar(&s.highest, "highest", 0, "with -stack: look for the highest rate at which the p99 stays below this, at servers that do nothing and at galo")
 	shares := [processors]*string{
 		f.String("default-fee", "0.05", "fee of the default processor"),
 		f.String("fallback-fee", "0.15", "fee of the fallback processor"),
@@ -115,6 +117,10 @@ func (s settings) check() error {
 		return fmt.Errorf("cannot play %d pairs: 0 or more are possible", s.pairs)
 	case s.pairs > 0 && (!s.stack || s.faults || s.report != ""):
 		return errors.New("cannot play -pairs without -stack, nor with -faults or -report: it compares stacks, and draws nothing")
+	case s.highest < 0:
+		return fmt.Errorf("cannot look for a p99 below %v: more than 0 is needed", s.highest)
+	case s.highest > 0 && (!s.stack || s.faults || s.pairs > 0 || s.kills > 0 || s.report != ""):
+		return errors.New("cannot look for the -highest rate without -stack, nor with -faults, -pairs, -kill or -report")
 	case s.pairs == 0 && s.against != againstNothing:
 		return errors.New("cannot play -against settings without -pairs")
 	case s.kills < 0:

@@ -43,8 +43,11 @@ func runStack(ctx context.Context, s settings, screen *screen) (err error) {
 		return err
 	}
 	run := &stackRun{settings: s, storm: st, root: root, engine: e, screen: screen}
-	if s.pairs > 0 {
+	switch {
+	case s.pairs > 0:
 		return run.pairs(ctx)
+	case s.highest > 0:
+		return run.highest(ctx)
 	}
 	var result stackVerdict
 	if s.compare {
