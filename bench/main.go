@@ -10,7 +10,7 @@
 //	go run ./bench -storm drain                  both processors fail for 30 s, and what was held drains
 //	go run ./bench -report storm.html            a picture of the storm, beside the verdict
 //	go run ./bench -stack                        the compose stack under its limits
-//	go run ./bench -stack -pairs 5               that stack and servers that do nothing, in turn
+//	go run ./bench -stack -pairs 5               that stack and servers that do nothing, in turn; -against other settings, or a file of bench/variants
 //	go run ./bench faults -seed 7 -for 90s       random faults on real processes
 //	go run ./bench table -out table.md           every figure of the README, measured anew beside its baseline
 //	go run ./bench -stack -faults                the same, its parts killed, restarted and replaced one after the other

@@ -25,7 +25,7 @@ const (
 )
 
 func stackProject(root string, s settings) project {
-	p := project{name: "galo-bench", root: root, files: []string{"docker-compose.yml"}, env: append([]string{"ALLOW_PURGE=true"}, s.environment...)}
+	p := project{name: "galo-bench", root: root, files: append([]string{"docker-compose.yml"}, s.overrides...), env: append([]string{"ALLOW_PURGE=true"}, s.environment...)}
 	if s.patience != "" {
 		p.env = append(p.env, "PATIENCE="+s.patience)
 	}
