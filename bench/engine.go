@@ -123,6 +123,7 @@ type containerState struct {
 		Running   bool
 		OOMKilled bool
 		ExitCode  int
+		Pid       int // of its first process, as the host numbers it
 		Health    struct{ Status string }
 	}
 	HostConfig struct {

@@ -85,7 +85,7 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	if f.NArg() > 0 {
-		return s, fmt.Errorf("cannot understand %q: there are flags, and the words processor, nothing, faults, table and split first", f.Arg(0))
+		return s, fmt.Errorf("cannot understand %q: there are flags, and the words processor, nothing, faults, table, split and switches first", f.Arg(0))
 	}
 	for p, share := range shares {
 		var err error
