@@ -162,13 +162,16 @@ func (s *splitSearch) try(ctx context.Context, now, tried split, remark string) 
 	if err != nil {
 		return err
 	}
+	if _, err := s.storm(ctx, d, steadyStorm(warmUp, s.settings.rate)); err != nil { // the first one at a new stack is often slower, whatever the split
+		return err
+	}
 	c := contest{now: now, tried: tried, rounds: s.settings.rounds, remark: remark}
 	for round := 0; round < c.rounds && !c.decided(); round++ {
 		turns := []func() error{
 			func() error { return s.play(ctx, d, all, now, &c.nows) },
 			func() error { return s.play(ctx, d, all, tried, &c.trieds) },
 		}
-		if round%2 == 1 {
+		if (round+len(s.contests))%2 == 1 {
 			slices.Reverse(turns)
 		}
 		for _, turn := range turns {
@@ -185,7 +188,7 @@ func (s *splitSearch) try(ctx context.Context, now, tried split, remark string) 
 	return nil
 }
 
-// play is one storm at the running stack under a split.
+// play is one trial at the running stack.
 func (s *splitSearch) play(ctx context.Context, d *door, all []container, under split, into *[]trial) error {
 	for _, c := range all {
 		if err := s.run.engine.limitCPU(ctx, c, float64(under[c.service])/wholeCPU); err != nil {
@@ -199,7 +202,7 @@ func (s *splitSearch) play(ctx context.Context, d *door, all []container, under 
 	whileItRuns, stop := context.WithCancel(ctx)
 	var metering sync.WaitGroup
 	metering.Go(func() { m.run(whileItRuns) })
-	v, err := runStorm(ctx, d, s.run.storm, s.run.admins(), s.run.settings.stormOptions(&screen{out: io.Discard}))
+	v, err := s.storm(ctx, d, s.run.storm)
 	stop()
 	metering.Wait()
 	if err != nil {
@@ -215,6 +218,11 @@ func (s *splitSearch) play(ctx context.Context, d *door, all []container, under 
 	s.run.screen.say("  %v: %s", under, t.describe())
 	*into = append(*into, t)
 	return nil
+}
+
+// storm plays one at the running stack without a word.
+func (s *splitSearch) storm(ctx context.Context, d *door, st storm) (verdict, error) {
+	return runStorm(ctx, d, st, s.run.admins(), s.run.settings.stormOptions(&screen{out: io.Discard}))
 }
 
 func (t *trial) describe() string {

@@ -160,7 +160,8 @@ type trial struct {
 // alikeWithin is how much two figures may differ and say nothing: then the next one decides.
 const alikeWithin = 0.05
 
-// against compares two trials: above 0 the first is better. The first of p99, p99.9 and throttled periods that differs by more than alikeWithin decides, and is named.
+// against compares two trials: above 0 the first is better. The first of p99, p99.9 and throttled periods that differs by more than alikeWithin
+// decides, and is named.
 func (t *trial) against(other *trial) (better int, by string) {
 	if t.clean != other.clean {
 		if t.clean {

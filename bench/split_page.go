@@ -11,8 +11,8 @@ import (
 // print writes what was tried and what is proposed, in Markdown.
 func (s *splitSearch) print(w io.Writer) {
 	storm := s.run.storm
-	fmt.Fprintf(w, "Splits of the CPU, each tried in turn with the best one before it: storm %s, %.0f payments a second, %s a trial. Medians. The first of p99, p99.9 "+
-		"and throttled periods that differs by more than %.0f %% says which of two trials is better; the majority of %d rounds decides.\n\n",
+	fmt.Fprintf(w, "Splits of the CPU, each tried in turn with the best one before it: storm %s, %.0f payments a second, %s a trial. Medians. The first "+
+		"of p99, p99.9 and throttled periods that differs by more than %.0f %% says which of two trials is better; a majority of at most %d rounds decides.\n\n",
 		storm.name, storm.rate[0].perSecond, storm.length, alikeWithin*100, s.settings.rounds)
 	head := []string{"tried", "instead of", "p99, ms", "instead of", "p99.9, ms", "instead of", "throttled periods", "instead of", "better in", ""}
 	printRow(w, head)
@@ -77,6 +77,6 @@ func (s *splitSearch) printMemory(w io.Writer) {
 		fmt.Fprintln(w, "No limits are proposed: the highest uses together are beyond the limits' sum.")
 		return
 	}
-	fmt.Fprintf(w, "Proposed is the highest use and %.0f %%, %d MB less than the limits together. It counts the page cache, which the kernel takes back when it has to, and is that of short "+
-		"storms: Redis holds more with every payment that is kept, up to its maxmemory and what a rewrite of its file needs.\n", margin*100, most-sum)
+	fmt.Fprintf(w, "Proposed is the highest use and %.0f %%, %d MB less than the limits together. It counts the page cache, which the kernel takes back "+
+		"when it has to, and is that of short storms: Redis holds more with every payment that is kept, up to its maxmemory and what a rewrite of its file needs.\n", margin*100, most-sum)
 }

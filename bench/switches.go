@@ -26,7 +26,7 @@ type switchesSettings struct {
 const (
 	switchesDuration = 10 * time.Second
 	traceDuration    = 5 * time.Second
-	// warmUp has connections made and whatever is done at a start over before anything is counted.
+	// warmUp has connections made and whatever a start has to do done before anything is counted.
 	warmUp = 2 * time.Second
 	// afterTrace has what piled up behind strace done before the next container's turn.
 	afterTrace = time.Second

@@ -24,7 +24,8 @@ const mostFrequent = 5
 func printKernelUses(w io.Writer, all []kernelUse, s switchesSettings) {
 	fmt.Fprintf(w, "For each payment that the stack accepts, %.0f a second: context switches of all threads, counted for %v", steadyRate*s.rate, s.duration)
 	if s.trace > 0 {
-		fmt.Fprintf(w, "; system calls, counted for %v in one container after the other by strace, which slows it: the longer clients wait meanwhile, the more is done at once, and by new connections", s.trace)
+		fmt.Fprintf(w, "; system calls, counted for %v in one container after the other by strace, which slows it: the longer clients wait meanwhile, "+
+			"the more is done at once, and by new connections", s.trace)
 	}
 	fmt.Fprint(w, ".\n\n")
 	head := []string{"container", "stack", "voluntary switches", "involuntary", "system calls", "of these futex", "the most frequent", "clients' p99 meanwhile"}
