@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -55,9 +57,17 @@ func newEngine(ctx context.Context) (*engine, error) {
 
 // call makes one request and reads its JSON answer into what is given, if it is.
 func (e *engine) call(ctx context.Context, method, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, e.base+path, nil)
+	return e.send(ctx, method, path, nil, into)
+}
+
+// send is the same with a body in JSON, unless it is nil.
+func (e *engine) send(ctx context.Context, method, path string, body []byte, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, e.base+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("cannot ask Docker: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := e.http.Do(req)
 	if err != nil {
@@ -113,6 +123,7 @@ type containerState struct {
 		Running   bool
 		OOMKilled bool
 		ExitCode  int
+		Pid       int // of its first process, as the host numbers it
 		Health    struct{ Status string }
 	}
 	HostConfig struct {
@@ -133,6 +144,15 @@ func (e *engine) kill(ctx context.Context, c container) error {
 
 func (e *engine) start(ctx context.Context, c container) error {
 	return e.call(ctx, http.MethodPost, "/containers/"+c.id+"/start", nil)
+}
+
+// limitCPU gives a running container another limit.
+func (e *engine) limitCPU(ctx context.Context, c container, cpus float64) error {
+	body, err := json.Marshal(map[string]int64{"NanoCpus": int64(math.Round(cpus * 1e9))})
+	if err != nil {
+		return fmt.Errorf("cannot ask Docker: %w", err)
+	}
+	return e.send(ctx, http.MethodPost, "/containers/"+c.id+"/update", body, nil)
 }
 
 // awaitEnd waits until the container's process is gone.

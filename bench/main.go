@@ -10,9 +10,11 @@
 //	go run ./bench -storm drain                  both processors fail for 30 s, and what was held drains
 //	go run ./bench -report storm.html            a picture of the storm, beside the verdict
 //	go run ./bench -stack                        the compose stack under its limits
-//	go run ./bench -stack -pairs 5               that stack and servers that do nothing, in turn
+//	go run ./bench -stack -pairs 5               that stack and servers that do nothing, in turn; -against other settings, or a file of bench/variants
 //	go run ./bench faults -seed 7 -for 90s       random faults on real processes
 //	go run ./bench table -out table.md           every figure of the README, measured anew beside its baseline
+//	go run ./bench split -for 15m                a better split of the CPU among the stack's containers, and one of the memory
+//	go run ./bench switches                      context switches and system calls a payment, in each of the stack's containers
 //	go run ./bench -stack -faults                the same, its parts killed, restarted and replaced one after the other
 //	go run ./bench processor -listen :8080       one simulated processor alone
 //	go run ./bench nothing -listen :9999         a server that answers 202 and does nothing
@@ -64,6 +66,10 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 			return runFaults(ctx, args[1:], newScreen(stdout), stderr)
 		case "table":
 			return runTable(ctx, args[1:], newScreen(stdout), stderr)
+		case "split":
+			return runSplit(ctx, args[1:], newScreen(stdout), stderr)
+		case "switches":
+			return runSwitches(ctx, args[1:], newScreen(stdout), stderr)
 		}
 	}
 	s, err := parseSettings(args, stderr)

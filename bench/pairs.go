@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -57,13 +59,38 @@ func (r *stackRun) pairs(ctx context.Context) (err error) {
 const againstNothing = "nothing"
 
 // baseline plays the storm at what galo's stack is held against: servers that do nothing, or the same stack with other settings.
-func (r *stackRun) baseline(ctx context.Context) (side, error) {
+func (r *stackRun) baseline(ctx context.Context) (_ side, err error) {
 	if r.settings.against == againstNothing {
 		return r.nothing(ctx)
 	}
 	other := *r
-	other.settings.environment = strings.Split(r.settings.against, ",")
+	if other.settings, err = r.settings.varied(); err != nil {
+		return side{}, err
+	}
 	return other.stackSide(ctx)
+}
+
+// varied are the settings of the baseline: what -against names is NAME=value for the environment of docker compose, or else a compose file that
+// has the last word.
+func (s settings) varied() (settings, error) {
+	if s.against == againstNothing {
+		return s, nil
+	}
+	for _, one := range strings.Split(s.against, ",") {
+		if strings.Contains(one, "=") {
+			s.environment = append(slices.Clip(s.environment), one)
+			continue
+		}
+		path, err := filepath.Abs(one) // compose runs in the module's folder
+		if err == nil {
+			_, err = os.ReadFile(path)
+		}
+		if err != nil {
+			return s, fmt.Errorf("cannot play -against %q, which is neither NAME=value nor a compose file: %w", one, err)
+		}
+		s.overrides = append(slices.Clip(s.overrides), path)
+	}
+	return s, nil
 }
 
 // stackSide plays the storm at galo's stack. What is not clean is no figure.
@@ -115,9 +142,9 @@ func pairFigures() []pairFigure {
 
 // printPairs prints medians, and the lowest and the highest in brackets. The median ratio is that of the pairs, not of the medians.
 func (r *stackRun) printPairs(all []pair) {
-	fmt.Fprintf(r.screen.out, "%d pairs of storm %s, %s: medians [lowest to highest]\n", len(all), r.storm.name, r.storm.length)
+	fmt.Fprintf(r.screen.out, "%d pairs of storm %s, %s, beside %s: medians [lowest to highest]\n", len(all), r.storm.name, r.storm.length, r.settings.against)
 	table := tabwriter.NewWriter(r.screen.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "\t%s\tgalo\tgalo over that\n", r.settings.against)
+	fmt.Fprint(table, "\tbaseline\tgalo\tgalo over that\n")
 	for _, f := range pairFigures() {
 		f.print(table, all)
 	}

@@ -25,7 +25,7 @@ const (
 )
 
 func stackProject(root string, s settings) project {
-	p := project{name: "galo-bench", root: root, files: []string{"docker-compose.yml"}, env: append([]string{"ALLOW_PURGE=true"}, s.environment...)}
+	p := project{name: "galo-bench", root: root, files: append([]string{stackCompose}, s.overrides...), env: append([]string{"ALLOW_PURGE=true"}, s.environment...)}
 	if s.patience != "" {
 		p.env = append(p.env, "PATIENCE="+s.patience)
 	}
@@ -33,7 +33,7 @@ func stackProject(root string, s settings) project {
 }
 
 func nothingProject(root string) project {
-	return project{name: "galo-nothing", root: root, files: []string{"docker-compose.yml", "bench/nothing.compose.yml"}}
+	return project{name: "galo-nothing", root: root, files: []string{stackCompose, "bench/nothing.compose.yml"}}
 }
 
 // compose runs one command of docker compose; its output is in the error if it fails.

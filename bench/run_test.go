@@ -184,6 +184,7 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 		{"-instances", "2"}, {"-instances", "0"}, {"-target", "http://localhost:9999"}, {"-lose", "101"},
 		{"-kill", "-1"}, {"-faults"}, {"-default-fee", "2"}, {"storm"}, {"-pairs", "5"}, {"-stack", "-pairs", "-1"}, {"-stack", "-faults", "-pairs", "5"},
 		{"-stack", "-against", "LINGER=5ms"}, {"-highest", "5ms"}, {"-stack", "-highest", "-5ms"}, {"-stack", "-highest", "5ms", "-pairs", "5"},
+		{"-stack", "-pairs", "1", "-against", "variants/none.yml"}, {"-stack", "-pairs", "1", "-against", ""},
 	} {
 		if s, err := parseSettings(args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%v gave %+v", args, s)

@@ -42,6 +42,7 @@ type settings struct {
 	cpuprofile string
 
 	environment []string // of the stack, besides this process's own
+	overrides   []string // compose files of the stack, besides its own
 }
 
 const defaultToken = "123" // the real processors' own
@@ -69,7 +70,7 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	f.BoolVar(&s.faults, "faults", false, "with -stack: kill, restart and replace its parts one after the other under an even load")
 	f.BoolVar(&s.compare, "compare", true, "with -stack: play the storm also at servers that do nothing")
 	f.IntVar(&s.pairs, "pairs", 0, "with -stack: play the storm so often at a baseline and at galo in turn, and print medians and spreads")
-	f.StringVar(&s.against, "against", againstNothing, "with -pairs: the baseline, servers that do nothing or the stack with other settings, as in LINGER=5ms,GOGC=100")
+	f.StringVar(&s.against, "against", againstNothing, "with -pairs: the baseline, servers that do nothing or the stack with other settings and compose files, as in LINGER=5ms,bench/variants/nginx-reuseport.yml")
 	f.DurationVar(&s.highest, "highest", 0, "with -stack: look for the highest rate at which the p99 stays below this, at servers that do nothing and at galo")
 	shares := [processors]*string{
 		f.String("default-fee", "0.05", "fee of the default processor"),
@@ -86,7 +87,7 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	if f.NArg() > 0 {
-		return s, fmt.Errorf("cannot understand %q: there are flags, and the words processor and nothing first", f.Arg(0))
+		return s, fmt.Errorf("cannot understand %q: there are flags, and the words processor, nothing, faults, table, split and switches first", f.Arg(0))
 	}
 	for p, share := range shares {
 		var err error
@@ -126,7 +127,8 @@ func (s settings) check() error {
 	case s.kills < 0:
 		return fmt.Errorf("cannot kill %d times: 0 or more are possible", s.kills)
 	}
-	return nil
+	_, err := s.varied()
+	return err
 }
 
 func (s settings) length() time.Duration {

@@ -20,6 +20,7 @@ const (
 	stackAddress     = "http://" + stackHost
 	processorNetwork = "payment-processor"
 	galoPrefix       = "galo" // of the services that are galo's instances
+	stackCompose     = "docker-compose.yml"
 )
 
 // stackAdmins is where the simulated processors of bench/processors.compose.yml are on the host.
@@ -27,22 +28,10 @@ var stackAdmins = [processors]string{"http://127.0.0.1:8001", "http://127.0.0.1:
 
 // runStack plays a storm at the compose stack under its limits, and before it the same storm at servers that do nothing.
 func runStack(ctx context.Context, s settings, screen *screen) (err error) {
-	st, err := newStorm(s.storm, s.seed, s.length(), s.rate)
+	run, err := newStackRun(ctx, s, screen)
 	if err != nil {
 		return err
 	}
-	if s.faults {
-		st, s.compare = faultStorm(s.seed, s.rate), false
-	}
-	root, err := moduleRoot(ctx)
-	if err != nil {
-		return err
-	}
-	e, err := newEngine(ctx)
-	if err != nil {
-		return err
-	}
-	run := &stackRun{settings: s, storm: st, root: root, engine: e, screen: screen}
 	switch {
 	case s.pairs > 0:
 		return run.pairs(ctx)
@@ -50,7 +39,7 @@ func runStack(ctx context.Context, s settings, screen *screen) (err error) {
 		return run.highest(ctx)
 	}
 	var result stackVerdict
-	if s.compare {
+	if s.compare && !s.faults {
 		nothing, err := run.nothing(ctx)
 		if err != nil {
 			return err
@@ -87,6 +76,25 @@ type stackRun struct {
 	engine   *engine
 	screen   *screen
 	recorder *recorder // nil without a report
+}
+
+func newStackRun(ctx context.Context, s settings, screen *screen) (*stackRun, error) {
+	st, err := newStorm(s.storm, s.seed, s.length(), s.rate)
+	if err != nil {
+		return nil, err
+	}
+	if s.faults {
+		st = faultStorm(s.seed, s.rate)
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e, err := newEngine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &stackRun{settings: s, storm: st, root: root, engine: e, screen: screen}, nil
 }
 
 // A stackVerdict is a verdict, what it cost, and what the same storm is like without galo.
