@@ -86,7 +86,7 @@ func TestMoments(t *testing.T) {
 		t.Skip("it takes three minutes: -moments FILE draws the picture")
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	const often = 20 // with the stack's 400 it is once in some minutes
+	const often = 20 // with the 400 of the stack none came in 15 s
 	defer debug.SetGCPercent(debug.SetGCPercent(often))
 	var runs []*momentsRun
 	for _, d := range []durability{durableProcess, durableDisk} {
