@@ -305,7 +305,7 @@ func (j *journal) lost(seq uint64) (lost, missing bool) {
 
 // replaceMissing makes an empty segment where one is missing in the middle. Nothing is ever appended to it.
 func (j *journal) replaceMissing(number uint64) error {
-	seg, err := createSegment(j.dir, j.id, number, [16]byte{}, j.durable)
+	seg, err := createSegment(j.dir, j.id, number, [16]byte{}, j.durable, nil)
 	if err != nil {
 		return err
 	}

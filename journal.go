@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,6 +53,7 @@ type journal struct {
 	seed    uint32 // of the slots' checksums
 	log     *slog.Logger
 	birth   func() error // makes the folder of a journal that has none yet; nil once it has. See folder.create
+	rest    func()       // for whoever prepares, between the pages of a segment; nil at the start, when no client waits
 
 	next  atomic.Uint64 // the next sequence to hand out; advanced by CAS, by intake
 	_     [56]byte
@@ -277,7 +279,7 @@ func (j *journal) prepare() error {
 		if end >= j.next.Load()>>segmentSlotsLog2+2 {
 			return nil
 		}
-		seg, err := createSegment(j.dir, j.id, end, j.boot, j.durable)
+		seg, err := createSegment(j.dir, j.id, end, j.boot, j.durable, j.rest)
 		if err != nil {
 			return err
 		}
@@ -285,6 +287,15 @@ func (j *journal) prepare() error {
 		j.addSegment(seg)
 		j.mu.Unlock()
 		j.limit.Store((end + 1) << segmentSlotsLog2)
+	}
+}
+
+// restBetweenPages sleeps for a moment while a segment is made, so that the runtime looks for requests that have come in: a mere yield does
+// not make it. Where what stands ready may be used up soon it does not.
+func (j *journal) restBetweenPages() {
+	const moment = time.Microsecond // the runtime makes a millisecond of it when there is nothing else to do
+	if j.limit.Load()-j.next.Load() > segmentSlots/2 {
+		time.Sleep(moment)
 	}
 }
 

@@ -363,6 +363,7 @@ func (l *ledger) keep(ctx context.Context) {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
 	full := false
+	l.active.rest = l.active.restBetweenPages
 	for {
 		err := l.active.prepare()
 		if (err != nil) != full {

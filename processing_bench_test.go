@@ -24,7 +24,7 @@ import (
 const asProcessors = "GALO_TEST_AS_PROCESSORS"
 
 // TestBeingTheProcessors is two processors that answer at once, in a process of their own, until its standard input ends. GET /posts
-// says how many payments one has been sent.
+// says how many payments one has been sent; after PUT /failing it refuses them, and after DELETE /failing it takes them again.
 func TestBeingTheProcessors(t *testing.T) {
 	if os.Getenv(asProcessors) == "" {
 		t.Skip("a benchmark runs this as a process of its own")
@@ -35,16 +35,21 @@ func TestBeingTheProcessors(t *testing.T) {
 			t.Fatal(err)
 		}
 		var posts atomic.Int64
+		var failing atomic.Bool
 		server := &fasthttp.Server{NoDefaultDate: true, NoDefaultServerHeader: true, Handler: func(ctx *fasthttp.RequestCtx) {
 			ctx.SetContentType("application/json")
 			switch {
+			case string(ctx.Path()) == "/failing":
+				failing.Store(ctx.IsPut())
+			case ctx.IsPost() && failing.Load():
+				ctx.SetStatusCode(fasthttp.StatusInternalServerError)
 			case ctx.IsPost():
 				posts.Add(1)
 				ctx.SetBodyString(`{"message":"payment processed successfully"}`)
 			case string(ctx.Path()) == "/posts":
 				fmt.Fprint(ctx, posts.Load())
 			case string(ctx.Path()) == "/payments/service-health":
-				ctx.SetBodyString(`{"failing":false,"minResponseTime":0}`)
+				fmt.Fprintf(ctx, `{"failing":%t,"minResponseTime":0}`, failing.Load())
 			default:
 				ctx.SetStatusCode(fasthttp.StatusNotFound)
 			}
@@ -57,33 +62,48 @@ func TestBeingTheProcessors(t *testing.T) {
 }
 
 // quickProcessors starts them, and returns their addresses.
-func quickProcessors(b *testing.B) (urls [processors]string) {
-	b.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestBeingTheProcessors$")
-	cmd.Env = append(os.Environ(), asProcessors+"=true", "GOMAXPROCS=1")
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		stdin.Close()
-		cmd.Wait()
-	})
-	lines := bufio.NewScanner(out)
+func quickProcessors(tb testing.TB) (urls [processors]string) {
+	tb.Helper()
+	both := startActor(tb, "TestBeingTheProcessors", asProcessors+"=true", "GOMAXPROCS=1")
 	for id := range urls {
-		if !lines.Scan() {
-			b.Fatal("the processors did not start")
+		if !both.lines.Scan() {
+			tb.Fatal("the processors did not start")
 		}
-		urls[id] = lines.Text()
+		urls[id] = both.lines.Text()
 	}
 	return urls
+}
+
+// actor is this test binary in a process of its own, in which one test plays a part until its standard input ends.
+type actor struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	lines *bufio.Scanner // what it says
+}
+
+// startActor starts one, which ends with the test at the latest.
+func startActor(tb testing.TB, part string, env ...string) *actor {
+	tb.Helper()
+	a := &actor{cmd: exec.Command(os.Args[0], "-test.run=^"+part+"$")}
+	a.cmd.Env = append(os.Environ(), env...)
+	a.cmd.Stderr = os.Stderr
+	stdin, err := a.cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out, err := a.cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := a.cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	a.stdin, a.lines = stdin, bufio.NewScanner(out)
+	tb.Cleanup(func() {
+		a.stdin.Close()
+		a.cmd.Wait()
+	})
+	return a
 }
 
 // posts is how many payments the processors were sent.
@@ -206,8 +226,8 @@ func BenchmarkProcess(b *testing.B) {
 const processAtOnce = 4096
 
 // buildFor builds an instance of this world with the settings of the stack.
-func (w *testWorld) buildFor(b *testing.B) (*galo, error) {
-	b.Helper()
+func (w *testWorld) buildFor(tb testing.TB) (*galo, error) {
+	tb.Helper()
 	env := map[string]string{"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "", "DATA_DIR": w.dir, "INSTANCE": "one"}
 	for k, v := range w.env {
 		env[k] = v

@@ -40,9 +40,11 @@ const patienceStyle = `<style>
 </style>
 `
 
-// patiencePicture is being written.
+// svgText is a picture that is being written.
+type svgText struct{ strings.Builder }
+
 type patiencePicture struct {
-	strings.Builder
+	svgText
 	usual      time.Duration
 	fees, wait plotScale
 }
@@ -246,11 +248,11 @@ func (c *patienceColumn) line(class string, y float64) {
 	c.path(class, "M%.1f %.1fH%.1f", c.left, y, c.right)
 }
 
-func (p *patiencePicture) path(class, form string, args ...any) {
+func (p *svgText) path(class, form string, args ...any) {
 	fmt.Fprintf(p, "<path class=\"%s\" d=\"%s\"/>\n", class, fmt.Sprintf(form, args...))
 }
 
-func (p *patiencePicture) text(class, anchor string, x, y float64, text string) {
+func (p *svgText) text(class, anchor string, x, y float64, text string) {
 	if anchor != "" {
 		anchor = fmt.Sprintf(" text-anchor=%q", anchor)
 	}
