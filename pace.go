@@ -14,12 +14,13 @@ type pace struct {
 }
 
 const (
-	firstPace            = 500 // per second, and at least twice the rate of arrivals
-	paceStep             = 100 * time.Millisecond
-	paceGrowth           = 1.5
-	paceInTime, paceLate = 5 * time.Millisecond, 20 * time.Millisecond
-	// So much may be caught up after a timer that came late.
-	paceSlack = 10 * time.Millisecond
+	firstPace  = 500 // per second, and at least twice the rate of arrivals
+	paceStep   = 100 * time.Millisecond
+	paceGrowth = 1.5
+	// A timer is a millisecond late at best where its thread slept. What comes later shows in what clients wait for.
+	paceInTime, paceLate = 2 * time.Millisecond, 5 * time.Millisecond
+	// So much may be caught up after a timer that came late, and so many at any pace: they all go at once, and clients wait behind them.
+	paceSlack, paceSlackPayments = 2 * time.Millisecond, 5
 )
 
 func (c *pace) start(now time.Time, rate int64) {
@@ -40,7 +41,8 @@ func (c *pace) spend(now time.Time, left int) {
 	if left == 0 {
 		c.on = false
 	}
-	c.nextAt = later(c.nextAt, now.Add(-paceSlack)).Add(time.Duration(float64(time.Second) / c.perSecond))
+	each := time.Duration(float64(time.Second) / c.perSecond)
+	c.nextAt = later(c.nextAt, now.Add(-max(paceSlack, paceSlackPayments*each))).Add(each)
 }
 
 // judge learns from how late a timer was.
