@@ -23,11 +23,11 @@ func TestSplitIsThatOfTheStack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := split{"nginx": 250, "galo1": 400, "galo2": 400, "redis": 300, "nats": 150}
+	want := split{"nginx": 400, "galo1": 350, "galo2": 350, "redis": 280, "nats": 120}
 	if !maps.Equal(s, want) {
 		t.Errorf("%v, want %v", s, want)
 	}
-	if got := s.String(); got != "galo 0.400, nats 0.150, nginx 0.250, redis 0.300" {
+	if got := s.String(); got != "galo 0.350, nats 0.120, nginx 0.400, redis 0.280" {
 		t.Errorf("written %q", got)
 	}
 	text, err := s.compose()
@@ -38,7 +38,7 @@ func TestSplitIsThatOfTheStack(t *testing.T) {
 	if err := yaml.Unmarshal(text, &f); err != nil || len(f.Services) != len(s) {
 		t.Fatalf("%s: %v", text, err)
 	}
-	if limits := f.Services["galo2"].Deploy.Resources.Limits; limits.CPUs != "0.400" || limits.Memory != "" {
+	if limits := f.Services["galo2"].Deploy.Resources.Limits; limits.CPUs != "0.350" || limits.Memory != "" {
 		t.Errorf("galo2 is limited to %+v", limits)
 	}
 }
@@ -184,7 +184,7 @@ func TestSplitsArePrinted(t *testing.T) {
 	s.print(&b)
 	for _, want := range []string{
 		"storm steady, 3000 payments a second, 5s a trial",
-		"| galo 0.400, nats 0.150, nginx 0.300, redis 0.250 | galo 0.400, nats 0.150, nginx 0.250, redis 0.300 | 1.50 | 3.00 | 3.00 | 6.00 | 3 | 3 | 2 of 2 by p99 | kept |\n",
+		"| galo 0.350, nats 0.120, nginx 0.450, redis 0.230 | galo 0.350, nats 0.120, nginx 0.400, redis 0.280 | 1.50 | 3.00 | 3.00 | 6.00 | 3 | 3 | 2 of 2 by p99 | kept |\n",
 		"| nginx | 8.0 | 30 | 10 |\n", "20 MB less than the limits together",
 	} {
 		if !strings.Contains(b.String(), want) {
