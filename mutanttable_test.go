@@ -43,12 +43,19 @@ var mutants = []mutant{
 	{
 		name: "counts a payment at each time that it is settled",
 		file: "redisscripts.go", tests: "TestSettlingInAnyOrderAndAgainGivesTheSame",
-		edits: []edit{{`local new, spoilt, rejected = added == 1, false, false`, `local new, spoilt, rejected = true, false, false`}},
+		edits: []edit{{`local new, spoilt, rejected = not old and not seen[field] and not forgotten, false, false`, `local new, spoilt, rejected = true, false, false`}},
 	},
 	{
 		name: "does not count a payment in whose place the store has something else",
 		file: "redisscripts.go", tests: "TestPaidPaymentReplacesWhatCannotBeRead",
 		edits: []edit{{`(spoilt or (rejected and group))`, `(rejected and group)`}},
+	},
+	{
+		name: "writes a record only where there is none, so that a torn half may come back in its place",
+		file: "redisscripts.go", tests: "TestSettleThatWasTornOffDoesNotComeBack",
+		edits: []edit{{`  redis.call('HSET', KEYS[6 + i], ARGV[fieldsAt + i], ARGV[paymentsAt + 4 * (i - 1) + 1])
+`, `  redis.call('HSETNX', KEYS[6 + i], ARGV[fieldsAt + i], ARGV[paymentsAt + 4 * (i - 1) + 1])
+`}},
 	},
 	{
 		name: "says that a journal is settled although a record could not be written",

@@ -43,17 +43,17 @@ func newStoreScripts() *storeScripts {
 	s.report = script(luaLife + luaReport)
 	s.leave = script(luaLife + luaLeave)
 	s.claim = script(luaLife + luaGet + luaClaim)
-	s.settle = script(luaLifeAndMark + luaSettle)
-	s.records = script(luaLifeAndMark + luaGet + luaRecords)
+	s.settle = script(luaLife + luaMark + luaSettle)
+	s.records = script(luaLife + luaMark + luaGet + luaRecords)
 	s.purge = script(luaLife + luaPurge)
 	s.poll = script(luaLife + luaPoll)
 	s.pollDone = script(luaLife + luaPollDone)
-	s.sweep = script(luaLifeAndMark + luaSweep)
-	s.swept = script(luaLifeAndMark + luaSwept)
-	s.forget = script(luaLifeAndMark + luaForget)
-	s.bury = script(luaLifeAndMark + luaBury)
-	s.unlink = script(luaLifeAndMark + luaUnlink)
-	s.unreject = script(luaLifeAndMark + luaUnreject)
+	s.sweep = script(luaLife + luaMark + luaSweep)
+	s.swept = script(luaLife + luaMark + luaSwept)
+	s.forget = script(luaLife + luaMark + luaForget)
+	s.bury = script(luaLife + luaMark + luaBury)
+	s.unlink = script(luaLife + luaMark + luaUnlink)
+	s.unreject = script(luaLife + luaMark + luaUnreject)
 	s.disown = script(luaLife + luaDisown)
 	return &s
 }
@@ -108,29 +108,25 @@ func (a *scriptArgs) list() []any {
 	return out
 }
 
-// luaLife opens the scripts that touch no settled history. KEYS[1] is the life, ARGV[1] the token, ARGV[2] the state that the
-// life must have, or "any".
+// luaLife opens every script but begin. KEYS[1] is the life, ARGV[1] the token, ARGV[2] the state that the life
+// must have, or "any".
 const luaLife = `
 local life = redis.call('GET', KEYS[1]) or 'missing'
-` + luaIsLife
-
-// luaLifeAndMark opens the others: KEYS[2] is the purge mark, ARGV[3] the mark the caller's keys were built with.
-const luaLifeAndMark = `
-local head = redis.call('MGET', KEYS[1], KEYS[2])
-local life, mark = head[1] or 'missing', head[2] or '0'
-` + luaIsLife + `
-if mark ~= ARGV[3] then
-  return redis.error_reply('PURGED ' .. mark)
-end
-`
-
-const luaIsLife = `
 if life ~= ARGV[1] .. ':ready' and life ~= ARGV[1] .. ':replaying' then
   return redis.error_reply('NOLIFE the life is ' .. life)
 end
 local state = string.sub(life, #ARGV[1] + 2)
 if ARGV[2] ~= 'any' and ARGV[2] ~= state then
   return redis.error_reply('LIFESTATE ' .. state)
+end
+`
+
+// luaMark follows where settled history is touched. KEYS[2] is the purge mark, ARGV[3] the mark the caller's
+// keys were built with.
+const luaMark = `
+local mark = redis.call('GET', KEYS[2]) or '0'
+if mark ~= ARGV[3] then
+  return redis.error_reply('PURGED ' .. mark)
 end
 `
 
@@ -248,10 +244,10 @@ return answers
 // it was. A payment older than the swept minutes is counted only when a claim
 // shows that it was not settled before: without one it is a replay whose record has been forgotten.
 //
-// A call of Redis costs more than anything else here: so there is one for each payment that nobody has settled yet, and some for all
-// of them. Where a record's key is no hash, the others are settled nevertheless, and the error is the answer.
+// A call of Redis costs more than anything else here: so there are two for each payment, and some for all of them. Where a record's key
+// is no hash, the others are settled nevertheless, and the error is the answer.
 //
-// Sums are written as what they are then, not as what is added: a Redis that was killed in the middle of writing its append-only file may
+// Records and sums are written as what they are then, not as what is added (nor by HSETNX): a Redis that was killed in the middle of writing its append-only file may
 // come back with the first half of a step in it, which it leaves out, and plays all the same when it is started once more.
 //
 // Answers the fields of those that were settled before, and hidden by a purge since.
@@ -277,73 +273,36 @@ local fieldsAt = 5 + 2 * ARGV[4]
 local paymentsAt = fieldsAt + payments
 local groupsAt, groupKeysAt = paymentsAt + 4 * payments, 6 + payments
 
--- Everything that can fail is read before the first write.
+-- Everything is read before the first write.
 local swept = tonumber(redis.call('HGET', KEYS[3], 'to') or '')
 local claimed = payments > 0 and redis.call('HMGET', KEYS[6], unpack(ARGV, fieldsAt + 1, paymentsAt)) or {}
-local cents, lately = 0, false
-for at = paymentsAt, groupsAt - 4, 4 do
-  cents = cents + ARGV[at + 3]
-  lately = lately or ARGV[at + 2] == '0'
-end
-local groups, sums, order = {}, {}, {}
+local groups = {}
 for g = 1, (#KEYS - groupKeysAt) / 5 do
   local at, key = groupsAt + 5 * (g - 1), groupKeysAt + 5 * (g - 1)
-  local group = {n = 0, cents = 0, members = {KEYS[key + 1]}, late = swept and tonumber(ARGV[at + 1]) < swept}
-  lately = lately or group.late
-  redis.call('ZCARD', KEYS[key + 1])
-  for level = 2, 5 do
-    local name = KEYS[key + level] .. ' ' .. ARGV[at + level]
-    local sum = sums[name]
-    if not sum then
-      sum = {key = KEYS[key + level], n = ARGV[at + level] .. 'n', c = ARGV[at + level] .. 'c', added = 0, cents = 0}
-      local there = redis.call('HMGET', sum.key, sum.n, sum.c)
-      sum.count, sum.amount = there[1] or '0', there[2] or '0'
-      if string.find(sum.count, '%D') or string.find(sum.amount, '%D') or sum.count == '' or sum.amount == '' or tonumber(sum.amount) + cents >= 1e18 then
-        return redis.error_reply('BADSUM ' .. sum.key .. ' ' .. ARGV[at + level])
-      end
-      sums[name] = sum
-      order[#order + 1] = sum
-    end
-    group[level] = sum
-  end
-  groups[g] = group
+  groups[g] = {at = at, key = key, n = 0, cents = 0, members = {KEYS[key + 1]}, late = swept and tonumber(ARGV[at + 1]) < swept}
 end
-if lately then
-  redis.call('ZCARD', KEYS[4])
-end
-local progress = {}
-for i = 0, ARGV[4] - 1 do
-  local journal, low = ARGV[5 + 2 * i + 1], ARGV[5 + 2 * i + 2]
-  local known = tonumber(redis.call('HGET', KEYS[5], journal) or '')
-  if not known or known < tonumber(low) then
-    progress[#progress + 1] = journal
-    progress[#progress + 1] = low
-  end
-end
-
-local gone, late, timely, hidden, seen = {}, {}, {}, {}, {}
+local writes, gone, late, timely, hidden, seen = {}, {}, {}, {}, {}, {}
 local failed
 for i = 1, payments do
-  local field, at, key = ARGV[fieldsAt + i], paymentsAt + 4 * (i - 1), KEYS[6 + i]
+  local field, at = ARGV[fieldsAt + i], paymentsAt + 4 * (i - 1)
   local record, group = ARGV[at + 1], groups[tonumber(ARGV[at + 2])]
   local forgotten = group and group.late and not claimed[i]
-  local added = forgotten and 0 or redis.pcall('HSETNX', key, field, record)
-  local old = added == 0 and not seen[field] and redis.pcall('HGET', key, field)
-  local new, spoilt, rejected = added == 1, false, false
-  if type(added) == 'table' or type(old) == 'table' then
-    failed = failed or (type(added) == 'table' and added) or old
+  local old = not seen[field] and redis.pcall('HGET', KEYS[6 + i], field)
+  local new, spoilt, rejected = not old and not seen[field] and not forgotten, false, false
+  if type(old) == 'table' then
+    failed = failed or old
   elseif old then
     local under = string.match(old, '^%["[dfx](%d*)",%d+,%-?%d+,%-?%d+,?%-?%d*%]$')
     spoilt, rejected = not under, under and string.sub(old, 1, 3) == '["x'
     if not forgotten and (spoilt or (rejected and group)) then
       new = true
-      redis.call('HSET', key, field, record)
     elseif under and (under == '' and '0' or under) ~= ARGV[3] then
       hidden[#hidden + 1] = field
     end
   end
   if new then
     seen[field] = true
+    writes[#writes + 1] = i
     if claimed[i] then
       gone[#gone + 1] = field
     end
@@ -366,6 +325,48 @@ for i = 1, payments do
     end
   end
 end
+if #late + #timely > 0 then
+  redis.call('ZCARD', KEYS[4])
+end
+local sums, order = {}, {}
+for _, group in ipairs(groups) do
+  if group.n > 0 then
+    redis.call('ZCARD', group.members[1])
+    for level = 2, 5 do
+      local key, field = KEYS[group.key + level], ARGV[group.at + level]
+      local name = key .. ' ' .. field
+      local sum = sums[name]
+      if not sum then
+        sum = {key = key, field = field, added = 0, cents = 0}
+        sums[name] = sum
+        order[#order + 1] = sum
+      end
+      sum.added = sum.added + group.n
+      sum.cents = sum.cents + group.cents
+    end
+  end
+end
+for _, sum in ipairs(order) do
+  local there = redis.call('HMGET', sum.key, sum.field .. 'n', sum.field .. 'c')
+  local count, amount = there[1] or '0', there[2] or '0'
+  if string.find(count, '%D') or string.find(amount, '%D') or count == '' or amount == '' or tonumber(amount) + sum.cents >= 1e18 then
+    return redis.error_reply('BADSUM ' .. sum.key .. ' ' .. sum.field)
+  end
+  sum.count, sum.amount = plus(count, sum.added), plus(amount, sum.cents)
+end
+local progress = {}
+for i = 0, ARGV[4] - 1 do
+  local journal, low = ARGV[5 + 2 * i + 1], ARGV[5 + 2 * i + 2]
+  local known = tonumber(redis.call('HGET', KEYS[5], journal) or '')
+  if not known or known < tonumber(low) then
+    progress[#progress + 1] = journal
+    progress[#progress + 1] = low
+  end
+end
+
+for _, i in ipairs(writes) do
+  redis.call('HSET', KEYS[6 + i], ARGV[fieldsAt + i], ARGV[paymentsAt + 4 * (i - 1) + 1])
+end
 if #gone > 0 then
   redis.call('HDEL', KEYS[6], unpack(gone))
 end
@@ -373,21 +374,15 @@ if #late > 0 then
   redis.call('ZADD', KEYS[4], unpack(late))
 end
 if #timely > 0 then
-  redis.pcall('ZREM', KEYS[4], unpack(timely))
+  redis.call('ZREM', KEYS[4], unpack(timely))
 end
 for _, group in ipairs(groups) do
   if #group.members > 1 then
     redis.call('ZADD', unpack(group.members))
   end
-  for level = 2, 5 do
-    group[level].added = group[level].added + group.n
-    group[level].cents = group[level].cents + group.cents
-  end
 end
 for _, sum in ipairs(order) do
-  if sum.added > 0 then
-    redis.call('HSET', sum.key, sum.n, plus(sum.count, sum.added), sum.c, plus(sum.amount, sum.cents))
-  end
+  redis.call('HSET', sum.key, sum.field .. 'n', sum.count, sum.field .. 'c', sum.amount)
 end
 if failed then
   return failed

@@ -46,6 +46,36 @@ func TestSettleThatWasTornOffIsCountedOnce(t *testing.T) {
 	}
 }
 
+// TestSettleThatWasTornOffDoesNotComeBack: a payment's rejection is torn off, and it is paid then. When Redis is started once more it plays the
+// torn half, which must not stand in the place of what was written since: or the payment would be counted once more.
+func TestSettleThatWasTornOffDoesNotComeBack(t *testing.T) {
+	server := startRedis(t)
+	s, token := readyStore(t, server.url())
+	startAnew := func() {
+		t.Helper()
+		server.start()
+		s = openStore(t, server.url())
+		token = makeReady(t, s)
+	}
+	paid := paidOne(2, onDefault, noon, 1990)
+	settleAll(t, s, token, paidOne(1, onDefault, noon, 10))
+	settleAll(t, s, token, rejectedOne(2, noon))
+	server.kill()
+	tearOff(t, filepath.Join(server.dir, "appendonlydir"))
+
+	startAnew()
+	settleAll(t, s, token, paid)
+	server.kill()
+	startAnew()
+	if r := lookUp(t, s, paid.id); r.state != recordPaid {
+		t.Errorf("%s", r.state)
+	}
+	settleAll(t, s, token, paid)
+	if sum, err := s.summary(t.Context(), math.MinInt64, math.MaxInt64, nil); err != nil || sum.totals[onDefault].requests != 2 || sum.totals[onDefault].amount != 2000 {
+		t.Errorf("%+v, %v", sum, err)
+	}
+}
+
 // tearOff cuts an append-only file in the middle of the last command of its last transaction.
 func tearOff(t *testing.T, dir string) {
 	t.Helper()
