@@ -333,13 +333,23 @@ func TestPaymentFormsDoNotAllocate(t *testing.T) {
 	}
 }
 
-// FuzzParseInstant compares with the standard library, which is strict in UnmarshalText. What differs by
-// intent is taken out first: it knows no leap second, no lower-case letters, and a year 0.
+// laxTime says that the standard library may read this though RFC 3339 has no such time: an hour of one digit, a comma, or an offset beyond
+// a day (https://go.dev/issue/54580).
+func laxTime(in []byte) bool {
+	n := len(in)
+	oneDigit := n > 12 && in[12] == ':'
+	wideOffset := n > 6 && (in[n-6] == '+' || in[n-6] == '-') && (string(in[n-5:n-3]) >= "24" || string(in[n-2:]) >= "60")
+	return oneDigit || wideOffset || bytes.ContainsRune(in, ',')
+}
+
+// FuzzParseInstant compares with the standard library. What differs by intent is taken out first: it knows no leap second, no lower-case
+// letters, and a year 0, and it is not strict.
 func FuzzParseInstant(f *testing.F) {
 	for _, seed := range []string{
 		"2025-07-15T12:34:56Z", "2025-07-15t12:34:56.123456789z", "2025-07-15T12:34:56.1234567891+02:00",
 		"2016-12-31T23:59:60Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.9999999-23:59",
 		"2025-02-29T00:00:00Z", "2025-07-15T12:34:56", "2025-07-15 12:34:56,5Z", "",
+		"2025-07-15T1:34:56Z", "2025-07-15T12:34:56,5Z", "2025-07-15T12:34:56+24:00", "2025-07-15T12:34:56-00:60",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -362,7 +372,7 @@ func FuzzParseInstant(f *testing.F) {
 		}
 		var want time.Time
 		err := want.UnmarshalText(bytes.ToUpper(in))
-		wantOK := err == nil && !bytes.HasPrefix(in, []byte("0000"))
+		wantOK := err == nil && !bytes.HasPrefix(in, []byte("0000")) && !laxTime(in)
 		if ok != wantOK {
 			t.Fatalf("%q: got %v, want %v (%v)", in, ok, wantOK, err)
 		}
