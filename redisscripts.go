@@ -96,7 +96,7 @@ func (a *scriptArgs) list() []any {
 	from := 0
 	for _, end := range a.ends {
 		switch piece := text[from:end]; piece {
-		case "0": // These two are every third piece, and cost no memory as they stand here.
+		case "0": // Most payments of a settle have one of these for their group, and they cost no memory as they stand here.
 			out = append(out, "0")
 		case "1":
 			out = append(out, "1")

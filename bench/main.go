@@ -13,9 +13,10 @@
 //	go run ./bench -stack -pairs 5               that stack and servers that do nothing, in turn; -against other settings, or a file of bench/variants
 //	go run ./bench faults -seed 7 -for 90s       random faults on real processes
 //	go run ./bench table -out table.md           every figure of the README, measured anew beside its baseline
+//	go run ./bench -stack -highest 5ms           the highest rate at which the p99 stays below that, at both of them
 //	go run ./bench split -for 15m                a better split of the CPU among the stack's containers, and one of the memory
 //	go run ./bench switches                      context switches and system calls a payment, in each of the stack's containers
-//	go run ./bench -stack -faults                the same, its parts killed, restarted and replaced one after the other
+//	go run ./bench -stack -faults                the stack, its parts killed, restarted and replaced one after the other
 //	go run ./bench processor -listen :8080       one simulated processor alone
 //	go run ./bench nothing -listen :9999         a server that answers 202 and does nothing
 package main

@@ -29,7 +29,7 @@ type splitSettings struct {
 }
 
 const (
-	// splitRate is a factor on the steady storm: 3,000 payments a second are near the most that nginx can do with a quarter of a CPU.
+	// splitRate is a factor on the steady storm: 3,000 payments a second, at which a quarter of a CPU is not enough for nginx.
 	splitRate     = 6
 	splitDuration = 5 * time.Second
 	splitRounds   = 3
@@ -88,11 +88,7 @@ func runSplit(ctx context.Context, args []string, screen *screen, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	stack, err := parseSettings([]string{"-stack", "-untimed", "-storm", "steady", "-rate", fmt.Sprint(s.rate), "-duration", s.duration.String()}, io.Discard)
-	if err != nil {
-		return err
-	}
-	run, err := newStackRun(ctx, stack, screen)
+	run, err := newSteadyRun(ctx, screen, s.rate, s.duration, "-untimed")
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,15 @@ func runStack(ctx context.Context, s settings, screen *screen) (err error) {
 	return nil
 }
 
+// newSteadyRun is one of the steady storm, for commands of their own.
+func newSteadyRun(ctx context.Context, screen *screen, rate float64, length time.Duration, more ...string) (*stackRun, error) {
+	s, err := parseSettings(append([]string{"-stack", "-storm", "steady", "-rate", fmt.Sprint(rate), "-duration", length.String()}, more...), io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	return newStackRun(ctx, s, screen)
+}
+
 // A stackRun is what the parts of one run have in common.
 type stackRun struct {
 	settings settings

@@ -68,11 +68,7 @@ func runSwitches(ctx context.Context, args []string, screen *screen, stderr io.W
 		screen.say("strace is not here: system calls are not counted")
 		s.trace = 0
 	}
-	stack, err := parseSettings([]string{"-stack", "-storm", "steady", "-rate", fmt.Sprint(s.rate), "-duration", s.length().String()}, io.Discard)
-	if err != nil {
-		return err
-	}
-	run, err := newStackRun(ctx, stack, screen)
+	run, err := newSteadyRun(ctx, screen, s.rate, s.length())
 	if err != nil {
 		return err
 	}
@@ -82,7 +78,7 @@ func runSwitches(ctx context.Context, args []string, screen *screen, stderr io.W
 		return err
 	}
 	var all []kernelUse
-	for _, p := range []project{nothingProject(run.root), stackProject(run.root, stack)} {
+	for _, p := range []project{nothingProject(run.root), stackProject(run.root, run.settings)} {
 		uses, err := run.kernelUses(ctx, p, s)
 		if err != nil {
 			return err
