@@ -39,16 +39,19 @@ const damagedLog = "damaged.log"
 // Words of slots that wait for the mender have the state of a slot that is free, which no valid word has. Nobody acts on them.
 const damagedWord = word(1) << checkShift
 
-// waiting is the word of a slot that waits. That an attempt was out is kept, so that the payment stays with its processor.
+// waiting is the word of a slot that waits. That an attempt was out is kept, so that the payment stays with its processor; what a look-up
+// gave is never found on such a word, and nothing could be believed of it.
 func (w word) waiting() word {
-	if w.wasOut() || w.valid() && w.state() == slotSent {
+	if w.wasOut() || w.valid() && w.state() == slotSent && !w.foreign() {
 		return w.pin().with(slotFree)
 	}
 	return damagedWord
 }
 
 // wasOut says that a waiting slot had an attempt out when its fixed part was found damaged.
-func (w word) wasOut() bool { return w.state() == slotFree && w.pinned() && w == w.checked() }
+func (w word) wasOut() bool {
+	return w.state() == slotFree && w.pinned() && !w.foreign() && w == w.checked()
+}
 
 // wordSetAside is the word of a slot that was given up; everything else in it is as it was found.
 var wordSetAside = word(0).with(slotSetAside)

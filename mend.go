@@ -194,13 +194,23 @@ func (m *mender) mendUnknown(r ref, claims map[string]map[uint64]record, done *m
 			m.log.Error("damaged slot set aside: no claim names it", "journal", j.id.String(), "sequence", r.seq())
 			done.setAside++
 		}
-	case v.word.wasOut() && j.rebuild(r.seq(), rec, v.word):
+	case v.word.wasOut() && m.plausible(rec.acceptedAt, v.word) && j.rebuild(r.seq(), rec, v.word):
 		m.crossing = append(m.crossing, r)
 		done.out++
 	case j.rebuild(r.seq(), rec, damagedWord):
 		m.resolver.doubt(r)
 		done.doubtful++
 	}
+}
+
+// clockDoubt is by how much the host's clock may have been set back between a payment's acceptance and its attempt, or since.
+const clockDoubt = micros(time.Hour / time.Microsecond)
+
+// plausible says that an attempt can have been made when the word says so. Six check bits pass one random word in 64, and its instant
+// would be the one at which the payment is booked.
+func (m *mender) plausible(acceptedAt micros, w word) bool {
+	requestedAt := acceptedAt + micros(w.offset())
+	return requestedAt >= acceptedAt-clockDoubt && requestedAt <= m.ledger.clock.now()+clockDoubt
 }
 
 // search brings back from their claims the payments whose slots are empty, though they once were not.

@@ -264,6 +264,35 @@ func TestDamagedPaymentThatWasOutStaysWithItsProcessor(t *testing.T) {
 	}
 }
 
+// TestGarbageThatPassesForAWordIsNotBooked: of 64 random words one has check bits that fit. What such a word says of an amount or an
+// instant is not what the payment is sent or counted with.
+func TestGarbageThatPassesForAWordIsNotBooked(t *testing.T) {
+	const year = micros(365 * 24 * time.Hour / time.Microsecond)
+	for name, garbage := range map[string]word{
+		"booked by a look-up": word(slotSent) | wordForeign,
+		"a year ahead":        word(slotSent).at(onDefault, 0, year),
+		"a year ago":          word(slotSent).at(onFallback, 0, -year),
+		"pinned":              word(slotFree) | wordForeign | wordPinned,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := damagedWorld(t)
+			dir := w.claimed(t, 3)
+			inSegment(t, dir, 0, func(s segmentFile) {
+				garble(s.slotBytes(1))
+				s.slots[1].word.Store(uint64(garbage.checked()))
+			})
+			started := time.Now()
+			g := w.start(t)
+			w.paidOnce(t, g, 3)
+			p, _ := w.def.has(nthID(1).String())
+			at, err := time.Parse(time.RFC3339, p.RequestedAt)
+			if p.Amount != "1.00" || err != nil || at.Before(started.Add(-time.Minute)) || at.After(started.Add(time.Minute)) {
+				t.Errorf("paid as %+v", p)
+			}
+		})
+	}
+}
+
 // TestDamagedSlotWithoutAClaimIsSetAside: it was settled. Its bytes are kept for an operator, and its segment may go.
 func TestDamagedSlotWithoutAClaimIsSetAside(t *testing.T) {
 	w := damagedWorld(t)

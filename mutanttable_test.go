@@ -22,6 +22,16 @@ type edit struct{ old, new string }
 // mutants is the table. Each invariant of the model, and each promise that a test of its own holds, is broken here at least once.
 var mutants = []mutant{
 	{
+		name: "believes the amount that goes with a garbled word",
+		file: "damage.go", tests: "TestGarbageThatPassesForAWordIsNotBooked",
+		edits: []edit{{` && w.state() == slotSent && !w.foreign() {`, ` && w.state() == slotSent {`}, {` && w.pinned() && !w.foreign() && w`, ` && w.pinned() && w`}},
+	},
+	{
+		name: "believes the instant in a garbled word",
+		file: "mend.go", tests: "TestGarbageThatPassesForAWordIsNotBooked",
+		edits: []edit{{` && m.plausible(rec.acceptedAt, v.word) && `, ` && `}},
+	},
+	{
 		name: "sends a payment whose outcome is unknown to the other processor",
 		file: "worker.go", model: true, tests: "TestTimeoutStaysWithItsProcessor",
 		edits: []edit{{`			if v, ok = p.ledger.pinned(v); ok {
