@@ -26,77 +26,94 @@ type attempt struct {
 	Side side    `json:"side"`
 }
 
-// highest looks for the highest rate at which clients' p99 stays below a bound, at servers that do nothing and at galo's stack.
+// A seeker is one of the two stacks, while the highest rate is looked for at which clients' p99 stays below a bound.
+type seeker struct {
+	name  string
+	play  func(*stackRun, context.Context) (side, error)
+	climb climb
+	tries int // so often the rate that is sought now was not held
+	all   []attempt
+}
+
+// highest looks for that rate at servers that do nothing and at galo's stack. They try in turn, so that neither has the quieter hour for itself.
 func (r *stackRun) highest(ctx context.Context) (err error) {
 	leave, err := r.startProcessors(ctx)
 	defer func() { err = errors.Join(err, leave()) }()
 	if err != nil {
 		return err
 	}
-	nothing, err := r.highestOf(ctx, (*stackRun).nothing)
-	if err != nil {
-		return err
+	nothing := &seeker{name: againstNothing, play: (*stackRun).nothing, climb: newClimb(r.settings.rate)}
+	galo := &seeker{name: "galo", play: (*stackRun).stackSide, climb: newClimb(r.settings.rate)}
+	for seeking := true; seeking; {
+		seeking = false
+		for _, s := range []*seeker{nothing, galo} {
+			factor, more := s.climb.next()
+			if !more {
+				continue
+			}
+			seeking = true
+			if err := s.try(ctx, r, factor); err != nil {
+				return err
+			}
+		}
 	}
-	galo, err := r.highestOf(ctx, (*stackRun).stackSide)
-	if err != nil {
-		return err
-	}
-	r.printHighest(nothing, galo)
-	return writeVerdict(r.settings.json, map[string][]attempt{againstNothing: nothing, "galo": galo})
+	r.printHighest(nothing.all, galo.all)
+	return writeVerdict(r.settings.json, map[string][]attempt{nothing.name: nothing.all, galo.name: galo.all})
 }
 
-// highestOf returns all attempts at one of the stacks.
-func (r *stackRun) highestOf(ctx context.Context, play func(*stackRun, context.Context) (side, error)) (all []attempt, err error) {
-	err = climb(r.settings.rate, func(factor float64) (bool, error) {
-		for range highestTries {
-			one := *r
-			if one.storm, err = newStorm(r.settings.storm, r.settings.seed, r.settings.length(), factor); err != nil {
-				return false, err
-			}
-			s, err := play(&one, ctx)
-			clean := !errors.Is(err, errNotClean)
-			if err != nil && clean {
-				return false, err
-			}
-			a := attempt{Rate: float64(len(one.storm.shots())) / one.storm.length.Seconds(), Side: s}
-			a.Held = clean && time.Duration(s.Latency.P99)*time.Microsecond < r.settings.highest
-			r.screen.say("%.0f a second: p99 %s, held %t", a.Rate, ms(s.Latency.P99), a.Held)
-			if all = append(all, a); a.Held {
-				return true, nil
-			}
-		}
-		return false, nil
-	})
-	return all, err
-}
-
-// climb doubles a rate until it is not held, or halves it until it is, and then comes closer from both sides.
-func climb(start float64, holds func(factor float64) (bool, error)) error {
-	held, over := 0.0, math.Inf(1)
-	for over > held*highestWithin {
-		factor := start
-		switch {
-		case held > 0 && !math.IsInf(over, 1):
-			factor = math.Sqrt(held * over)
-		case held > 0:
-			factor = 2 * held
-		case !math.IsInf(over, 1):
-			factor = over / 2
-		}
-		if factor > start*highestFactor || factor < start/highestFactor {
-			return nil
-		}
-		ok, err := holds(factor)
-		if err != nil {
-			return err
-		}
-		if ok {
-			held = factor
-		} else {
-			over = factor
-		}
+// try plays the storm once at a factor of its own rate.
+func (s *seeker) try(ctx context.Context, r *stackRun, factor float64) (err error) {
+	one := *r
+	if one.storm, err = newStorm(r.settings.storm, r.settings.seed, r.settings.length(), factor); err != nil {
+		return err
 	}
+	did, err := s.play(&one, ctx)
+	clean := !errors.Is(err, errNotClean)
+	if err != nil && clean {
+		return err
+	}
+	a := attempt{Rate: float64(len(one.storm.shots())) / one.storm.length.Seconds(), Side: did}
+	a.Held = clean && time.Duration(did.Latency.P99)*time.Microsecond < r.settings.highest
+	r.screen.say("%s, %.0f a second: p99 %s, held %t", s.name, a.Rate, ms(did.Latency.P99), a.Held)
+	s.all = append(s.all, a)
+	s.judge(factor, a.Held)
 	return nil
+}
+
+// judge tells the climb: a rate is not held only when none of some tries held it.
+func (s *seeker) judge(factor float64, held bool) {
+	if s.tries++; held || s.tries == highestTries {
+		s.climb.was(factor, held)
+		s.tries = 0
+	}
+}
+
+// A climb doubles a rate until it is not held, or halves it until it is, and then comes closer from both sides.
+type climb struct{ start, held, over float64 }
+
+func newClimb(start float64) climb { return climb{start: start, over: math.Inf(1)} }
+
+// next is the factor to try, or that there is none any more: both sides are close, or it would be too far from where the climb began.
+func (c *climb) next() (factor float64, more bool) {
+	factor = c.start
+	switch {
+	case c.held > 0 && !math.IsInf(c.over, 1):
+		factor = math.Sqrt(c.held * c.over)
+	case c.held > 0:
+		factor = 2 * c.held
+	case !math.IsInf(c.over, 1):
+		factor = c.over / 2
+	}
+	inReach := factor <= c.start*highestFactor && factor >= c.start/highestFactor
+	return factor, inReach && c.over > c.held*highestWithin
+}
+
+func (c *climb) was(factor float64, held bool) {
+	if held {
+		c.held = factor
+	} else {
+		c.over = factor
+	}
 }
 
 // best is the attempt at the highest rate that was held; nil if none was.
