@@ -22,6 +22,11 @@ type edit struct{ old, new string }
 // mutants is the table. Each invariant of the model, and each promise that a test of its own holds, is broken here at least once.
 var mutants = []mutant{
 	{
+		name: "works with a store that is laid out otherwise",
+		file: "redisscripts.go", tests: "TestStoreOfAnotherVersionIsRefused",
+		edits: []edit{{`if layout ~= ARGV[5] then`, `if false then`}},
+	},
+	{
 		name: "believes the amount that goes with a garbled word",
 		file: "damage.go", tests: "TestGarbageThatPassesForAWordIsNotBooked",
 		edits: []edit{{` && w.state() == slotSent && !w.foreign() {`, ` && w.state() == slotSent {`}, {` && w.pinned() && !w.foreign() && w`, ` && w.pinned() && w`}},

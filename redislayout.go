@@ -29,12 +29,19 @@ const (
 	// keyClaims is the hash of all claims, of which there are only as many as payments are on their way: so one call of Redis reads
 	// those of a batch, another one writes them, and a third one removes them.
 	keyClaims = keyPrefix + "claims"
+	// keyLayout is the layout that the store has, see storeLayout. It is written when a life begins.
+	keyLayout = keyPrefix + "layout"
 
 	// recordBuckets cuts the final records. Redis packs a hash of up to 128 entries into one allocation: that
 	// holds up to some 1.5 million payments, which is more than a Redis of 200 MB has room for. Four times as many
 	// buckets cost 40 bytes more a payment at 100,000 payments, since every key has its price, too.
 	recordBuckets = 1 << 14
 )
+
+// storeLayout numbers what is under which key, and how it is written. It has to be raised with every change that another version of galo
+// would misread or not see: two instances that do not see each other's claims pay an id twice. An instance that finds another one than its
+// own works with that store no more than with none. 1 had the claims in many hashes, and did not say so.
+const storeLayout = "2"
 
 // Lengths of time in microseconds, the store's own unit.
 const (

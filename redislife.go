@@ -69,7 +69,7 @@ func (s *redisStore) beginLife(ctx context.Context, mark uint64) (newLife, error
 	var begun newLife
 	err := s.withConn(ctx, s.work, func(conn redis.Conn, run string) error {
 		var args scriptArgs
-		for _, key := range []string{keyLife, keyMark, keyReports, keyProgress} {
+		for _, key := range []string{keyLife, keyMark, keyReports, keyProgress, keyLayout} {
 			args.add(key)
 		}
 		for p := range processorID(processors) {
@@ -80,7 +80,11 @@ func (s *redisStore) beginLife(ctx context.Context, mark uint64) (newLife, error
 		args.add(rand.Text())
 		args.add(strconv.FormatUint(mark, 10))
 		args.add(strconv.FormatInt(pollWindow.Milliseconds(), 10))
+		args.add(storeLayout)
 		reply, err := redis.Values(s.scripts.begin.run(ctx, conn, &args))
+		if refused, ok := errors.AsType[redis.Error](err); ok && strings.HasPrefix(string(refused), "LAYOUT ") {
+			return layoutError{strings.TrimPrefix(string(refused), "LAYOUT ")}
+		}
 		if err != nil {
 			return err
 		}
@@ -94,6 +98,14 @@ func (s *redisStore) beginLife(ctx context.Context, mark uint64) (newLife, error
 	s.remember(begun)
 	s.cleaner.wake() // An earlier process may have left purged history behind.
 	return begun, nil
+}
+
+// layoutError says that the store is another version's. Nothing was changed.
+type layoutError struct{ found string }
+
+func (e layoutError) Error() string {
+	return "Redis has layout " + e.found + " and this galo needs " + storeLayout +
+		": stop every instance of the other version and empty that Redis; it is filled again from the journals"
 }
 
 // remember makes a life the present one. Within a life ready is never taken back: the reply may be older than

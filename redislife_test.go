@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +90,39 @@ func TestLifeIsReadyOnceEveryJournalReported(t *testing.T) {
 		}
 		if again, err := b.beginLife(t.Context(), 0); err != nil || !again.ready || again.token != first.token {
 			t.Fatalf("%+v, %v", again, err)
+		}
+	})
+}
+
+// TestStoreOfAnotherVersionIsRefused: its claims would not be seen, nor ours by it. Nothing of it is changed, and emptied it may be used.
+func TestStoreOfAnotherVersionIsRefused(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s := openStore(t, url)
+		first, err := s.beginLife(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := rawConn(t, url)
+		for layout, says := range map[string]string{"1": "layout 1", storeLayout + "0": "layout " + storeLayout + "0", "": "did not say"} {
+			if do(t, conn, "DEL", keyLayout); layout != "" {
+				do(t, conn, "SET", keyLayout, layout)
+			}
+			before := dump(t, conn)
+			_, err := openStore(t, url).beginLife(t.Context(), 7)
+			if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "empty that Redis") {
+				t.Errorf("got %v, want that it is %s", err, says)
+			}
+			if after := dump(t, conn); after != before {
+				t.Errorf("changed to %s", after)
+			}
+		}
+		do(t, conn, "SET", keyLayout, storeLayout)
+		if again, err := openStore(t, url).beginLife(t.Context(), 0); err != nil || again.token != first.token {
+			t.Errorf("%+v, %v", again, err)
+		}
+		do(t, conn, "FLUSHALL")
+		if again, err := openStore(t, url).beginLife(t.Context(), 0); err != nil || again.token == first.token {
+			t.Errorf("%+v, %v", again, err)
 		}
 	})
 }

@@ -130,20 +130,26 @@ if mark ~= ARGV[3] then
 end
 `
 
-// luaBegin: KEYS life, mark, reports, progress, poll keys...; ARGV run id, nonce, the caller's mark, the poll
-// window in milliseconds. A life that began in this run of the server goes on; any other one is over.
+// luaBegin: KEYS life, mark, reports, progress, layout, poll keys...; ARGV run id, nonce, the caller's mark, the poll
+// window in milliseconds, the caller's layout. A life that began in this run of the server goes on; any other one is over.
+// A store of another layout, or with a life and no layout, is refused.
 const luaBegin = `
 local life = redis.call('GET', KEYS[1])
+local layout = redis.call('GET', KEYS[5]) or life and 'of a version that did not say' or ARGV[5]
+if layout ~= ARGV[5] then
+  return redis.error_reply('LAYOUT ' .. layout)
+end
 local mark = redis.call('GET', KEYS[2]) or '0'
 local progress = redis.call('HGETALL', KEYS[4])
 local run = ARGV[1] .. '.'
 if not life or string.sub(life, 1, #run) ~= run then
   life = run .. ARGV[2] .. ':replaying'
   redis.call('SET', KEYS[1], life)
+  redis.call('SET', KEYS[5], layout)
   redis.call('DEL', KEYS[3])
   local now = redis.call('TIME')
   local till = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[4])
-  for i = 5, #KEYS do
+  for i = 6, #KEYS do
     redis.call('SET', KEYS[i], till .. ' nobody', 'PX', ARGV[4])
   end
 end
