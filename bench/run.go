@@ -29,6 +29,9 @@ type stormOptions struct {
 	fresh bool
 	// recorder, unless it is nil, watches the storm for a report.
 	recorder *recorder
+	// drained, unless it is nil, is called when the storm is over and what came of it is paid: whatever galo does from then on, it does for
+	// the bench's own questions.
+	drained func()
 }
 
 const (
@@ -107,6 +110,9 @@ func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminCl
 	parts.Wait()
 	if opts.recorder != nil {
 		opts.recorder.keep(r, lasted, paid)
+	}
+	if opts.drained != nil {
+		opts.drained()
 	}
 	opts.screen.say("asking galo about what it has paid")
 	v.Final = r.check.final(ctx, r.start.Add(-windowBack), paid, rand.New(rand.NewPCG(s.seed, 0x636865636b)))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,11 +39,20 @@ func stormFake(t *testing.T, f fault, rec *recorder) (verdict, string) {
 		t.Fatal(err)
 	}
 	var said bytes.Buffer
+	drained := 0
 	v, err := runStorm(t.Context(), d, miniature(), admins, stormOptions{
 		checkEvery: 100 * time.Millisecond, drain: 300 * time.Millisecond, settle: 100 * time.Millisecond, screen: &screen{out: &said}, recorder: rec,
+		drained: func() {
+			if drained++; strings.Contains(said.String(), "asking galo") {
+				t.Error("what a storm costs is counted when the bench asks its own questions")
+			}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if drained != 1 {
+		t.Errorf("it was drained %d times", drained)
 	}
 	v.print(&said)
 	return v, said.String()

@@ -254,15 +254,20 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 	metering.Go(func() { m.run(whileItRuns) })
 	defer r.record(whileItRuns, opts.recorder, all)()
 	r.screen.say("storm %s, seed %d, %v: %d payments at %s", r.storm.name, r.storm.seed, r.storm.length, len(r.storm.shots()), stackAddress)
+	var used []containerUse
+	var over time.Duration
+	opts.drained = func() {
+		stop()
+		metering.Wait()
+		used, over = m.used(ctx)
+	}
 	result.verdict, err = runStorm(ctx, d, r.storm, r.admins(), opts)
 	stop()
 	metering.Wait()
 	if err != nil {
 		return err
 	}
-	var over time.Duration
-	result.Containers, over = m.used(ctx)
-	result.Over = over.Seconds()
+	result.Containers, result.Over = used, over.Seconds()
 	if result.Outage != nil {
 		result.Outage.meter(m)
 	}
