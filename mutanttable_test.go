@@ -22,6 +22,12 @@ type edit struct{ old, new string }
 // mutants is the table. Each invariant of the model, and each promise that a test of its own holds, is broken here at least once.
 var mutants = []mutant{
 	{
+		name: "says that nobody knows what was settled while others were asked",
+		file: "finder.go", tests: "TestSettledWhileOthersAreAsked|TestTakenOverWhileOthersAreAsked",
+		edits: []edit{{`	p, what, err = f.look(ctx, id)
+`, ``}},
+	},
+	{
 		name: "believes the amount that goes with a garbled word",
 		file: "damage.go", tests: "TestGarbageThatPassesForAWordIsNotBooked",
 		edits: []edit{{` && w.state() == slotSent && !w.foreign() {`, ` && w.state() == slotSent {`}, {` && w.pinned() && !w.foreign() && w`, ` && w.pinned() && w`}},
