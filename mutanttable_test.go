@@ -38,6 +38,11 @@ var mutants = []mutant{
 		edits: []edit{{` && m.plausible(rec.acceptedAt, v.word) && `, ` && `}},
 	},
 	{
+		name: "believes the instant in a garbled word where the rest of the slot is whole",
+		file: "mend.go", tests: "TestGarbageThatPassesForAWordIsNotBooked",
+		edits: []edit{{` && m.plausible(v.acceptedAt, v.word):`, `:`}},
+	},
+	{
 		name: "sends a payment whose outcome is unknown to the other processor",
 		file: "worker.go", model: true, tests: "TestTimeoutStaysWithItsProcessor",
 		edits: []edit{{`			if v, ok = p.ledger.pinned(v); ok {
@@ -248,12 +253,7 @@ end
 	{
 		name: "takes a damaged slot for accepted before both processors have answered",
 		file: "mend.go", tests: "TestDamagedSlotStaysInDoubtOverAStart",
-		edits: []edit{{`		default:
-			m.resolver.doubt(v.ref)
-`, `		default:
-			v, _ = m.ledger.replace(v, word(0).with(slotAccepted), 0)
-			m.resolver.doubt(v.ref)
-`}},
+		edits: []edit{{`m.ledger.replace(v, damagedWord, 0)`, `m.ledger.replace(v, word(0).with(slotAccepted), 0)`}},
 	},
 	{
 		name: "takes the later one of two racing slots for the duplicate",
