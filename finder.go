@@ -64,28 +64,13 @@ func (p *payment) appendJSON(dst []byte) []byte {
 
 // find returns what is known. errUnknownPayment means that nobody knows it; every other error that somebody who may know it
 // could not be asked.
+//
+// A payment goes from a journal into Redis, and a journal may come to us meanwhile: so after the others have been asked, we look once more.
+// Then it is either with somebody who had it unsettled when he was asked, or where we look.
 func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
-	v, here := f.ledger.find(&id, indexHash(&id))
-	if here {
-		if p, ok := unsettled(v); ok {
-			return p, nil
-		}
-	}
-	var found [1]foundRecord
-	storeErr := f.store.records(ctx, []paymentID{id}, found[:])
-	if storeErr == nil && found[0].state == recordUnreadable {
-		storeErr = errUnreadable
-	}
-	if storeErr == nil && found[0].found && !found[0].hidden && found[0].final() {
-		p := paymentOf(found[0].record)
-		var err error
-		p.conflicting, err = f.store.conflictOf(ctx, id)
-		return p, err
-	}
-	if here && storeErr != nil {
-		if p, ok := settledHere(v); ok {
-			return p, nil
-		}
+	p, what, err := f.look(ctx, id)
+	if what == knownWell {
+		return p, nil
 	}
 	var answers []answer
 	if !f.covered(nil) { // or nobody is there to answer, and asking would take all the time there is
@@ -97,14 +82,57 @@ func (f *finder) find(ctx context.Context, id paymentID) (payment, error) {
 		}
 	}
 	switch {
-	case storeErr != nil:
-		return payment{}, storeErr
+	case err != nil:
+		return payment{}, err
 	case !f.covered(answers):
 		return payment{}, errSilent // its journal alone knows how it stands
-	case found[0].found && !found[0].hidden: // settled since we asked, or it is about to be
-		return paymentOf(found[0].record), nil
 	}
-	return payment{}, errUnknownPayment
+	p, what, err = f.look(ctx, id)
+	if err == nil && what == unknown {
+		err = errUnknownPayment
+	}
+	return p, err
+}
+
+// knowledge is how much is known of a payment without asking the other instances.
+type knowledge uint8
+
+const (
+	unknown      knowledge = iota
+	knownClaimed           // its journal knows better how it stands
+	knownWell
+)
+
+// look looks into our own journals, and then into Redis. An error is one of Redis.
+func (f *finder) look(ctx context.Context, id paymentID) (payment, knowledge, error) {
+	v, here := f.ledger.find(&id, indexHash(&id))
+	if here {
+		if p, ok := unsettled(v); ok {
+			return p, knownWell, nil
+		}
+	}
+	var records [1]foundRecord
+	err := f.store.records(ctx, []paymentID{id}, records[:])
+	found := &records[0]
+	if err == nil && found.state == recordUnreadable {
+		err = errUnreadable
+	}
+	switch {
+	case err != nil:
+		if p, ok := settledHere(v); here && ok {
+			return p, knownWell, nil
+		}
+		return payment{}, unknown, err
+	case !found.found || found.hidden:
+		return payment{}, unknown, nil
+	case !found.final():
+		return paymentOf(found.record), knownClaimed, nil
+	}
+	p := paymentOf(found.record)
+	if p.conflicting, err = f.store.conflictOf(ctx, id); err != nil {
+		return payment{}, unknown, err
+	}
+	return p, knownWell, nil
 }
 
 // covered says that the owners of all journals in the folder have answered.

@@ -198,15 +198,17 @@ func serve(t testing.TB, g *galo) *testGalo {
 	return tg
 }
 
-// stopAll stops the instance in order; a second call does nothing.
+// stopAll stops the instance in order; a second call does nothing. One that did not end still has its journals, and may pay: nothing that
+// the test would do next, to its files or with another instance, would prove anything.
 func (g *testGalo) stopAll() {
 	g.once.Do(func() {
 		// The client may have dialled more connections than it had requests for; a stop would wait for a first one on each.
 		http.DefaultClient.CloseIdleConnections()
-		if err := g.galo.stop(5 * time.Second); err != nil {
-			g.t.Errorf("stop: %v", err)
-		}
+		err := g.galo.stop(5 * time.Second)
 		g.cancel()
+		if err != nil {
+			g.t.Fatalf("stop: %v", err)
+		}
 	})
 }
 

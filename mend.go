@@ -148,12 +148,14 @@ func (m *mender) mendKnown(ctx context.Context, done *mendCount) error {
 		case rec.found && rec.final():
 			m.end(v, rec)
 			done.ended++
-		case v.word.wasOut():
+		case v.word.wasOut() && m.plausible(v.acceptedAt, v.word):
 			m.crossing = append(m.crossing, v.ref)
 			done.out++
 		default:
-			m.resolver.doubt(v.ref)
-			done.doubtful++
+			if v, ok := m.ledger.replace(v, damagedWord, 0); ok {
+				m.resolver.doubt(v.ref)
+				done.doubtful++
+			}
 		}
 	}
 	m.work.slots = slices.DeleteFunc(m.work.slots, func(d damagedSlot) bool { return d.known })

@@ -268,25 +268,36 @@ func TestDamagedPaymentThatWasOutStaysWithItsProcessor(t *testing.T) {
 // instant is not what the payment is sent or counted with.
 func TestGarbageThatPassesForAWordIsNotBooked(t *testing.T) {
 	const year = micros(365 * 24 * time.Hour / time.Microsecond)
-	for name, garbage := range map[string]word{
-		"booked by a look-up": word(slotSent) | wordForeign,
-		"a year ahead":        word(slotSent).at(onDefault, 0, year),
-		"a year ago":          word(slotSent).at(onFallback, 0, -year),
-		"pinned":              word(slotFree) | wordForeign | wordPinned,
+	for name, c := range map[string]struct {
+		garbage word
+		known   bool // the word alone is garbage
+	}{
+		"booked by a look-up":                   {word(slotSent) | wordForeign, false},
+		"a year ahead":                          {word(slotSent).at(onDefault, 0, year), false},
+		"a year ago":                            {word(slotSent).at(onFallback, 0, -year), false},
+		"pinned":                                {word(slotFree) | wordForeign | wordPinned, false},
+		"pinned, a year ago":                    {(word(slotFree) | wordPinned).at(onDefault, 0, -year), false},
+		"pinned, the rest is whole":             {word(slotFree) | wordForeign | wordPinned, true},
+		"pinned, a year ago, the rest is whole": {(word(slotFree) | wordPinned).at(onDefault, 0, -year), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := damagedWorld(t)
 			dir := w.claimed(t, 3)
 			inSegment(t, dir, 0, func(s segmentFile) {
-				garble(s.slotBytes(1))
-				s.slots[1].word.Store(uint64(garbage.checked()))
+				if !c.known {
+					garble(s.slotBytes(1))
+				}
+				s.slots[1].word.Store(uint64(c.garbage.checked()))
 			})
 			started := time.Now()
 			g := w.start(t)
 			w.paidOnce(t, g, 3)
-			p, _ := w.def.has(nthID(1).String())
+			p, ok := w.def.has(nthID(1).String())
+			if !ok {
+				p, _ = w.fall.has(nthID(1).String())
+			}
 			at, err := time.Parse(time.RFC3339, p.RequestedAt)
-			if p.Amount != "1.00" || err != nil || at.Before(started.Add(-time.Minute)) || at.After(started.Add(time.Minute)) {
+			if p.Amount != "1.00" || err != nil || at.Before(started.Add(-time.Minute)) || at.After(time.Now().Add(time.Minute)) {
 				t.Errorf("paid as %+v", p)
 			}
 		})
@@ -335,7 +346,7 @@ func TestDamagedSlotWithoutAClaimIsSetAside(t *testing.T) {
 // TestDamagedSlotsWaitForTheStore: they hold their room, and nothing of them is sent or given up before the store has told.
 func TestDamagedSlotsWaitForTheStore(t *testing.T) {
 	w := newTestWorld(t)
-	redis := startRedis(t)
+	redis := startRedis(t, "--appendfsync", "always") // or a claim may be forgotten when it is killed, and its slot counts as settled
 	w.env["REDIS_URL"] = redis.url()
 	dir := w.claimed(t, 3)
 	inSegment(t, dir, 0, func(s segmentFile) {
@@ -345,7 +356,7 @@ func TestDamagedSlotsWaitForTheStore(t *testing.T) {
 	redis.kill()
 	for range 2 { // a start that learns nothing changes nothing
 		g := w.start(t, "STOP_TIMEOUT", "2s")
-		g.accepted(nthID(9), "1.00")
+		g.accepted(nthID(3), "1.00")
 		if n := g.ledger.pending.Load(); n != 4 {
 			t.Errorf("%d pending, want 4", n)
 		}
@@ -356,8 +367,7 @@ func TestDamagedSlotsWaitForTheStore(t *testing.T) {
 	}
 	redis.start()
 	g := w.start(t)
-	eventually(t, "all four are paid", func() bool { return w.def.count() == 4 })
-	eventually(t, "nothing is pending", func() bool { return g.ledger.pending.Load() == 0 })
+	w.paidOnce(t, g, 4)
 }
 
 // TestCutSegmentComesBackFromItsClaims cuts a segment at every kind of place.

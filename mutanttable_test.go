@@ -27,6 +27,12 @@ var mutants = []mutant{
 		edits: []edit{{`if layout ~= ARGV[5] then`, `if false then`}},
 	},
 	{
+		name: "says that nobody knows what was settled while others were asked",
+		file: "finder.go", tests: "TestSettledWhileOthersAreAsked|TestTakenOverWhileOthersAreAsked",
+		edits: []edit{{`	p, what, err = f.look(ctx, id)
+`, ``}},
+	},
+	{
 		name: "believes the amount that goes with a garbled word",
 		file: "damage.go", tests: "TestGarbageThatPassesForAWordIsNotBooked",
 		edits: []edit{{` && w.state() == slotSent && !w.foreign() {`, ` && w.state() == slotSent {`}, {` && w.pinned() && !w.foreign() && w`, ` && w.pinned() && w`}},
@@ -35,6 +41,11 @@ var mutants = []mutant{
 		name: "believes the instant in a garbled word",
 		file: "mend.go", tests: "TestGarbageThatPassesForAWordIsNotBooked",
 		edits: []edit{{` && m.plausible(rec.acceptedAt, v.word) && `, ` && `}},
+	},
+	{
+		name: "believes the instant in a garbled word where the rest of the slot is whole",
+		file: "mend.go", tests: "TestGarbageThatPassesForAWordIsNotBooked",
+		edits: []edit{{` && m.plausible(v.acceptedAt, v.word):`, `:`}},
 	},
 	{
 		name: "sends a payment whose outcome is unknown to the other processor",
@@ -247,12 +258,7 @@ end
 	{
 		name: "takes a damaged slot for accepted before both processors have answered",
 		file: "mend.go", tests: "TestDamagedSlotStaysInDoubtOverAStart",
-		edits: []edit{{`		default:
-			m.resolver.doubt(v.ref)
-`, `		default:
-			v, _ = m.ledger.replace(v, word(0).with(slotAccepted), 0)
-			m.resolver.doubt(v.ref)
-`}},
+		edits: []edit{{`m.ledger.replace(v, damagedWord, 0)`, `m.ledger.replace(v, word(0).with(slotAccepted), 0)`}},
 	},
 	{
 		name: "takes the later one of two racing slots for the duplicate",
