@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -195,12 +194,9 @@ func (s *splitSearch) play(ctx context.Context, d *door, all []container, under 
 	if err != nil {
 		return err
 	}
-	whileItRuns, stop := context.WithCancel(ctx)
-	var metering sync.WaitGroup
-	metering.Go(func() { m.run(whileItRuns) })
+	stop := m.start(ctx)
 	v, err := s.storm(ctx, d, s.run.storm)
 	stop()
-	metering.Wait()
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -151,7 +150,9 @@ func (r *stackRun) nothing(ctx context.Context) (_ side, err error) {
 	}
 	l := newLoad(d, r.storm.shots())
 	r.screen.say("storm %s, seed %d, %v at it: %d payments", r.storm.name, r.storm.seed, r.storm.length, len(l.shots))
+	stop := m.start(ctx) // it would be read only once without: but what that costs, galo's clients have to bear, too
 	l.run(ctx, time.Now().Add(beginAfter))
+	stop()
 	if ctx.Err() != nil {
 		return side{}, fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
 	}
@@ -249,21 +250,18 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 		harm = &killing{run: r, times: r.settings.kills, victims: instancesOf(all)}
 		opts.disturb = harm.disturb
 	}
-	whileItRuns, stop := context.WithCancel(ctx)
-	var metering sync.WaitGroup
-	metering.Go(func() { m.run(whileItRuns) })
-	defer r.record(whileItRuns, opts.recorder, all)()
+	stop, leave := m.start(ctx), r.record(ctx, opts.recorder, all)
+	defer leave()
+	defer stop()
 	r.screen.say("storm %s, seed %d, %v: %d payments at %s", r.storm.name, r.storm.seed, r.storm.length, len(r.storm.shots()), stackAddress)
 	var used []containerUse
 	var over time.Duration
 	opts.drained = func() {
+		leave()
 		stop()
-		metering.Wait()
 		used, over = m.used(ctx)
 	}
 	result.verdict, err = runStorm(ctx, d, r.storm, r.admins(), opts)
-	stop()
-	metering.Wait()
 	if err != nil {
 		return err
 	}

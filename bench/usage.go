@@ -66,9 +66,15 @@ func newMeter(ctx context.Context, e *engine, all []container) (*meter, error) {
 	return m, nil
 }
 
-// run reads until the context is done.
-func (m *meter) run(ctx context.Context) {
-	each(ctx, readEvery, func() { m.read(ctx) })
+// start reads again and again until it is stopped, which may be said twice.
+func (m *meter) start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	reading.Go(func() { each(ctx, readEvery, func() { m.read(ctx) }) })
+	return func() {
+		cancel()
+		reading.Wait()
+	}
 }
 
 // read takes one reading of each container, all at the same time, since some versions of Docker take a second for one.
