@@ -194,7 +194,7 @@ func (s *splitSearch) play(ctx context.Context, d *door, all []container, under 
 	if err != nil {
 		return err
 	}
-	stop := m.start(ctx)
+	stop := m.start(ctx, readSeldom)
 	v, err := s.storm(ctx, d, s.run.storm)
 	stop()
 	if err != nil {

@@ -150,7 +150,7 @@ func (r *stackRun) nothing(ctx context.Context) (_ side, err error) {
 	}
 	l := newLoad(d, r.storm.shots())
 	r.screen.say("storm %s, seed %d, %v at it: %d payments", r.storm.name, r.storm.seed, r.storm.length, len(l.shots))
-	stop := m.start(ctx) // it would be read only once without: but what that costs, galo's clients have to bear, too
+	stop := m.start(ctx, r.readEvery()) // what that costs, galo's clients have to bear, too
 	l.run(ctx, time.Now().Add(beginAfter))
 	stop()
 	if ctx.Err() != nil {
@@ -250,7 +250,7 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 		harm = &killing{run: r, times: r.settings.kills, victims: instancesOf(all)}
 		opts.disturb = harm.disturb
 	}
-	stop, leave := m.start(ctx), r.record(ctx, opts.recorder, all)
+	stop, leave := m.start(ctx, r.readEvery()), r.record(ctx, opts.recorder, all)
 	defer leave()
 	defer stop()
 	r.screen.say("storm %s, seed %d, %v: %d payments at %s", r.storm.name, r.storm.seed, r.storm.length, len(r.storm.shots()), stackAddress)
@@ -279,6 +279,14 @@ func (r *stackRun) galo(ctx context.Context, result *stackVerdict) (err error) {
 		return r.saveLogs(ctx, p)
 	}
 	return nil
+}
+
+// readEvery is how often the containers are read while the storm runs.
+func (r *stackRun) readEvery() time.Duration {
+	if r.settings.kills > 0 || r.storm.outage != (stretch{}) {
+		return readOften
+	}
+	return readSeldom
 }
 
 // meter begins to count what the containers of a project use.

@@ -42,8 +42,14 @@ type containerUse struct {
 	MemoryLimit      int64   `json:"memoryLimit"`
 }
 
-// readEvery bounds, with the second that a reading may take, what is not counted of a container that dies.
-const readEvery = time.Second
+// How often containers are read. To ask Docker for five of them takes so much that it shows in clients' p99.
+const (
+	// readOften bounds, with the second that a reading may take, what is not counted of a container that dies, and what is counted in the
+	// wrong part of a storm.
+	readOften = time.Second
+	// readSeldom is for the highest use of memory, where the kernel does not keep it.
+	readSeldom = 10 * time.Second
+)
 
 func newMeter(ctx context.Context, e *engine, all []container) (*meter, error) {
 	m := &meter{engine: e}
@@ -67,10 +73,10 @@ func newMeter(ctx context.Context, e *engine, all []container) (*meter, error) {
 }
 
 // start reads again and again until it is stopped, which may be said twice.
-func (m *meter) start(ctx context.Context) (stop func()) {
+func (m *meter) start(ctx context.Context, every time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var reading sync.WaitGroup
-	reading.Go(func() { each(ctx, readEvery, func() { m.read(ctx) }) })
+	reading.Go(func() { each(ctx, every, func() { m.read(ctx) }) })
 	return func() {
 		cancel()
 		reading.Wait()
