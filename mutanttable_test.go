@@ -28,7 +28,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "says that nobody knows what was settled while others were asked",
-		file: "finder.go", tests: "TestSettledWhileOthersAreAsked|TestTakenOverWhileOthersAreAsked",
+		file: "finder.go", tests: "TestSettledWhileOthersAreAskedIsNo404|TestTakenOverWhileOthersAreAskedIsNo404",
 		edits: []edit{{`	p, what, err = f.look(ctx, id)
 `, ``}},
 	},
