@@ -253,8 +253,9 @@ return answers
 // A call of Redis costs more than anything else here: so there are two for each payment, and some for all of them. Where a record's key
 // is no hash, the others are settled nevertheless, and the error is the answer.
 //
-// Records and sums are written as what they are then, not as what is added (nor by HSETNX): a Redis that was killed in the middle of writing its append-only file may
-// come back with the first half of a step in it, which it leaves out, and plays all the same when it is started once more.
+// Records and sums are written as what they are then, not as what is added (nor by HSETNX): a Redis that was killed in the middle of
+// writing its append-only file may come back with the first half of a step in it, which it leaves out, and plays all the same when it is
+// started once more.
 //
 // Answers the fields of those that were settled before, and hidden by a purge since.
 const luaSettle = `
