@@ -7,6 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 )
 
 // checkRested is `galo healthcheck -rest 30s`: a check that follows a successful one waits that long before it asks.
@@ -37,4 +40,16 @@ func checkRested(ctx context.Context, args []string, dir string, check func() er
 	}
 	_ = os.WriteFile(mark, nil, 0o600) // where it cannot be marked there is no rest; the instance is ready nevertheless
 	return nil
+}
+
+// withoutTrace starts this program anew as it was started, but for the trace of the scheduler that GODEBUG may ask for. docker-compose.yml does
+// so for galo, and a check in the same container, which does nothing but rest, would be woken a hundred times a second for it. It returns
+// when nothing is asked for, or when that cannot be done: then the check rests less well.
+func withoutTrace() {
+	asked := strings.Split(os.Getenv("GODEBUG"), ",")
+	kept := slices.DeleteFunc(slices.Clone(asked), func(one string) bool { return strings.HasPrefix(one, "schedtrace=") })
+	if len(kept) == len(asked) || os.Setenv("GODEBUG", strings.Join(kept, ",")) != nil {
+		return
+	}
+	_ = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 }

@@ -2,7 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,4 +60,28 @@ func TestHealthCheckWithoutRestNeverWaits(t *testing.T) {
 			t.Fatalf("it waited %v", took)
 		}
 	})
+}
+
+// TestCheckThatRestsIsNotTraced: whatever else the runtime was asked for stays.
+func TestCheckThatRestsIsNotTraced(t *testing.T) {
+	for asked, want := range map[string]string{
+		"schedtrace=1000000000":                    "",
+		"gctrace=0,schedtrace=1000,madvdontneed=1": "gctrace=0,madvdontneed=1",
+		"madvdontneed=1":                           "madvdontneed=1",
+	} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestBeingAHealthCheck$", "-test.v")
+		cmd.Env = append(os.Environ(), "GODEBUG="+asked, "GALO_TEST_HEALTHCHECK=1")
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), fmt.Sprintf("GODEBUG is %q", want)) {
+			t.Errorf("GODEBUG=%s: %v\n%s", asked, err, out)
+		}
+	}
+}
+
+func TestBeingAHealthCheck(t *testing.T) {
+	if os.Getenv("GALO_TEST_HEALTHCHECK") == "" {
+		t.Skip("started by TestCheckThatRestsIsNotTraced")
+	}
+	withoutTrace()
+	t.Logf("GODEBUG is %q", os.Getenv("GODEBUG"))
 }

@@ -21,6 +21,9 @@ import (
 var version = "development"
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "healthcheck" {
+		withoutTrace()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := command(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr); err != nil {
