@@ -80,6 +80,73 @@ func TestSummaryIsRefusedWhileAJournalIsSilent(t *testing.T) {
 	})
 }
 
+// TestBeatSaysWhatAReportSays: of all journals at once, in a life that is ready and under the mark in force.
+func TestBeatSaysWhatAReportSays(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s, token := readyStore(t, url)
+		conn := rawConn(t, url)
+		heard := func(journal string) int64 {
+			t.Helper()
+			at, err := redis.Int64(conn.Do("HGET", keyHeard, journal))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return at
+		}
+		before := time.Now().UnixMilli()
+		do(t, conn, "HSET", keyHeard, "j1", "1", "j2", "1")
+		do(t, conn, "DEL", keyHere)
+		if err := s.beat(t.Context(), token, 0, true, []string{"j1", "j2"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, journal := range []string{"j1", "j2"} {
+			if at := heard(journal); at < before-1000 || at > time.Now().UnixMilli()+1000 {
+				t.Errorf("%s was heard at %d, and it is %d", journal, at, before)
+			}
+		}
+		if there, err := redis.Int(conn.Do("ZCARD", keyHere)); err != nil || there != 1 || s.instances() != 1 {
+			t.Errorf("%d processes are there, and it knows of %d: %v", there, s.instances(), err)
+		}
+		do(t, conn, "HSET", keyHeard, "j1", "1", "j2", heardLeft)
+		if err := s.beat(t.Context(), token, 0, false, []string{"j1", "j2"}); err != nil {
+			t.Fatal(err)
+		}
+		if first, second := heard("j1"), heard("j2"); first != 1 || second != 0 {
+			t.Errorf("it cannot settle, and was heard at %d and %d", first, second)
+		}
+
+		do(t, conn, "SET", keyMark, "3")
+		if purged, ok := errors.AsType[purgedError](s.beat(t.Context(), token, 0, true, nil)); !ok || purged.mark != 3 {
+			t.Errorf("the mark is 3, and it was told of %v", purged)
+		}
+		do(t, conn, "SET", keyLife, string(token)+":"+stateReplaying)
+		if err := s.beat(t.Context(), token, 3, true, nil); !errors.Is(err, errNoLife) || s.ready() {
+			t.Errorf("the life is replaying, and it was told %v", err)
+		}
+		do(t, conn, "SET", keyLife, "another.life:"+stateReady)
+		if err := s.beat(t.Context(), token, 3, true, nil); !errors.Is(err, errNoLife) || s.token() != "" {
+			t.Errorf("the life is another one, and it was told %v", err)
+		}
+	})
+}
+
+// TestIdleInstanceIsHeardOf: with nothing to settle it says all the same that it is there.
+func TestIdleInstanceIsHeardOf(t *testing.T) {
+	w := newTestWorld(t)
+	redis := startRedis(t)
+	a := w.start(t, "INSTANCE", "a", "REDIS_URL", redis.url())
+	b := w.start(t, "INSTANCE", "b", "REDIS_URL", redis.url())
+	a.accepted(nthID(1), "1.00")
+	b.accepted(nthID(2), "1.00")
+	paid := wantSummary(2, "2.00", 0, "0.00")
+	eventually(t, "both are paid", func() bool { return a.summary("") == paid })
+	time.Sleep(2 * heardLife)
+	eventually(t, "the sum is still known", func() bool { return a.summary("") == paid && b.summary("") == paid })
+	if a.store.instances() != 2 {
+		t.Errorf("%d instances are there", a.store.instances())
+	}
+}
+
 // TestNoSummaryLacksWhatAnInstancePaidThatHearsNothing: an instance without Redis and without NATS has a payment's answer come in. No
 // other one can know, and says so instead of giving a sum without it.
 func TestNoSummaryLacksWhatAnInstancePaidThatHearsNothing(t *testing.T) {

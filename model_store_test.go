@@ -288,6 +288,16 @@ func (k *storeLink) report(ctx context.Context, t lifeToken, journal string, _ b
 	return heard, err
 }
 
+// beat tells a process whether the life and the mark are what they were.
+func (k *storeLink) beat(ctx context.Context, t lifeToken, mark uint64, _ bool, _ []string) error {
+	return k.call(ctx, "beat", &t, func(s *storeState) error {
+		if !s.ready {
+			return errLifeState
+		}
+		return s.at(mark)
+	}, func() {})
+}
+
 func (k *storeLink) claim(ctx context.Context, t lifeToken, replaying bool, in []claim, out []claimAnswer) error {
 	answers := make([]claimAnswer, len(in))
 	in = append([]claim(nil), in...)

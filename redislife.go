@@ -159,11 +159,7 @@ func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, se
 	args.keysEnd()
 	args.add(string(t))
 	args.add(stateAny)
-	if settled {
-		args.add("1")
-	} else {
-		args.add("0")
-	}
+	args.add(yesNo(settled))
 	args.add(journal)
 	args.add(s.process)
 	args.add(strconv.FormatInt(hereLife.Milliseconds(), 10))
@@ -182,6 +178,37 @@ func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, se
 	s.here.Store(here)
 	s.setReady(t, state == stateReady)
 	return state == stateReady, nil
+}
+
+// beat is report in a life that is ready, for all journals of this process that have reported in it, and in one round trip: at every
+// heartbeat, it says that the life and the mark are what they were, and that this process is there.
+func (s *redisStore) beat(ctx context.Context, t lifeToken, mark uint64, settled bool, journals []string) error {
+	var args scriptArgs
+	for _, key := range []string{keyLife, keyMark, keyHeard, keyHere} {
+		args.add(key)
+	}
+	args.keysEnd()
+	args.addHead(t, stateReady, mark)
+	args.add(yesNo(settled))
+	args.add(s.process)
+	args.add(strconv.FormatInt(hereLife.Milliseconds(), 10))
+	for _, one := range journals {
+		args.add(one)
+	}
+	here, err := redis.Int64(s.call(ctx, s.work, t, s.scripts.beat, &args))
+	if err != nil {
+		return fmt.Errorf("cannot tell the store that we are there: %w", err)
+	}
+	s.here.Store(here)
+	return nil
+}
+
+// yesNo is a yes or no as scripts read it.
+func yesNo(yes bool) string {
+	if yes {
+		return "1"
+	}
+	return "0"
 }
 
 // instances is how many processes work with this store, this one included, as far as is known: by the last report. An instance that is gone

@@ -27,7 +27,7 @@ func (s storeScript) run(ctx context.Context, conn redis.Conn, args *scriptArgs)
 
 // storeScripts is every script the store uses.
 type storeScripts struct {
-	begin, report, leave, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject, disown storeScript
+	begin, report, beat, leave, claim, settle, records, purge, poll, pollDone, sweep, swept, forget, bury, unlink, unreject, disown storeScript
 
 	all []storeScript
 }
@@ -40,7 +40,8 @@ func newStoreScripts() *storeScripts {
 		return one
 	}
 	s.begin = script(luaBegin)
-	s.report = script(luaLife + luaReport)
+	s.report = script(luaLife + luaHeard + luaReport)
+	s.beat = script(luaLife + luaMark + luaHeard + luaBeat)
 	s.leave = script(luaLife + luaLeave)
 	s.claim = script(luaLife + luaGet + luaClaim)
 	s.settle = script(luaLife + luaMark + luaSettle)
@@ -160,10 +161,30 @@ end
 return {life, mark, progress}
 `
 
+// luaHeard is what report and beat have in common. hear notes when a journal was heard of, if settled is "1". A journal that is not settled is one
+// that was heard of, and long ago: whatever this store, or the copy that it was brought back from, has of it. count notes that a
+// process is there, and answers how many have been within so many milliseconds.
+const luaHeard = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function hear(key, journal, settled)
+  if settled == '1' then
+    redis.call('HSET', key, journal, string.format('%.0f', now))
+  elseif not tonumber(redis.call('HGET', key, journal) or '') then
+    redis.call('HSET', key, journal, '0')
+  end
+end
+local function count(key, process, within)
+  redis.call('ZADD', key, string.format('%.0f', now), process)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('(%.0f', now - within))
+  redis.call('ZREMRANGEBYSCORE', key, string.format('(%.0f', now + within), '+inf')
+  return redis.call('ZCARD', key)
+end
+`
+
 // luaReport: KEYS life, reports, heard, here; ARGV token, state, "1" if all that the journal has as paid is settled, the journal that has
 // replayed, the process, for how many milliseconds it counts, all journals there are. The reply is the state of the life and how many processes
-// there are. A journal that is not settled is one that was heard of, and long ago: whatever this store, or the copy that
-// it was brought back from, has of it.
+// there are.
 const luaReport = `
 local all = true
 for i = 7, #ARGV do
@@ -172,21 +193,21 @@ for i = 7, #ARGV do
   end
 end
 redis.call('SADD', KEYS[2], ARGV[4])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if ARGV[3] == '1' then
-  redis.call('HSET', KEYS[3], ARGV[4], string.format('%.0f', now))
-elseif not tonumber(redis.call('HGET', KEYS[3], ARGV[4]) or '') then
-  redis.call('HSET', KEYS[3], ARGV[4], '0')
-end
+hear(KEYS[3], ARGV[4], ARGV[3])
 if all and state ~= 'ready' then
   state = 'ready'
   redis.call('SET', KEYS[1], ARGV[1] .. ':ready')
 end
-redis.call('ZADD', KEYS[4], string.format('%.0f', now), ARGV[5])
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.0f', now - ARGV[6]))
-redis.call('ZREMRANGEBYSCORE', KEYS[4], string.format('(%.0f', now + ARGV[6]), '+inf')
-return {state, redis.call('ZCARD', KEYS[4])}
+return {state, count(KEYS[4], ARGV[5], ARGV[6])}
+`
+
+// luaBeat: KEYS life, mark, heard, here; ARGV token, state, mark, "1" if all that the journals have as paid is settled, the process, for how many
+// milliseconds it counts, journals that have reported. The reply is how many processes there are.
+const luaBeat = `
+for i = 7, #ARGV do
+  hear(KEYS[3], ARGV[i], ARGV[4])
+end
+return count(KEYS[4], ARGV[5], ARGV[6])
 `
 
 // luaLeave: KEYS life, heard; ARGV token, state, journals.

@@ -11,7 +11,7 @@ import (
 func (s *settler) enter(ctx context.Context) error {
 	token := s.store.token()
 	if token != "" && token == s.known && s.allReplayed(token) {
-		return nil
+		return s.stay(ctx, token)
 	}
 	s.life.lostUnless(token)
 	mark, err := s.ledger.highestMark()
@@ -66,6 +66,16 @@ func (s *settler) enter(ctx context.Context) error {
 	}
 	time.AfterFunc(reportRetry, s.kick)
 	return nil
+}
+
+// stay is enter for a life that all our journals are in, and in which all others have reported.
+func (s *settler) stay(ctx context.Context, token lifeToken) error {
+	if !s.beatDue {
+		return nil
+	}
+	err := s.store.beat(ctx, token, s.mark(), !s.lacking.Load(), s.ledger.journalNames())
+	s.beatDue = err != nil
+	return err
 }
 
 func (s *settler) allReplayed(token lifeToken) bool {

@@ -37,12 +37,14 @@ type settler struct {
 	views     []slotView
 	batch     []settlement
 	known     lifeToken // the life that all our journals have been replayed into
+	beatDue   bool      // Redis has not been told for a heartbeat that we are there, nor asked whether its life is still the one we know
 }
 
 type settleStore interface {
 	token() lifeToken
 	beginLife(ctx context.Context, mark uint64) (newLife, error)
 	report(ctx context.Context, t lifeToken, journal string, settled bool, all []string) (bool, error)
+	beat(ctx context.Context, t lifeToken, mark uint64, settled bool, journals []string) error
 	leave(ctx context.Context, t lifeToken, journals []string) error
 	noteConflicts(ctx context.Context, notes []conflictNote) error
 	unreject(ctx context.Context, t lifeToken, mark uint64, in []claim) error
@@ -115,7 +117,7 @@ func (s *settler) run(ctx, drain context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-			s.known = "" // look again whether it is still the same life
+			s.beatDue = true
 		case req := <-s.purges:
 			request = &req
 		case o := <-s.orders:

@@ -49,6 +49,14 @@ func (s *slowSettles) report(_ context.Context, _ lifeToken, _ string, settled b
 	return true, nil
 }
 
+func (s *slowSettles) beat(ctx context.Context, t lifeToken, _ uint64, settled bool, _ []string) error {
+	if s.away.Load() {
+		return errors.New("the store is away")
+	}
+	_, err := s.report(ctx, t, "", settled, nil)
+	return err
+}
+
 // runSettler runs a settler on such a store until it is stopped.
 func runSettler(t *testing.T, store *slowSettles) (s *settler, stop func()) {
 	l, _ := openTestLedger(t, t.TempDir())

@@ -31,12 +31,13 @@ func (o *oneLife) beginLife(context.Context, uint64) (newLife, error) {
 func (o *oneLife) report(context.Context, lifeToken, string, bool, []string) (bool, error) {
 	return true, nil
 }
-func (o *oneLife) leave(context.Context, lifeToken, []string) error           { return nil }
-func (o *oneLife) purge(context.Context, lifeToken, uint64) (uint64, error)   { return 0, nil }
-func (o *oneLife) noteConflicts(context.Context, []conflictNote) error        { return nil }
-func (o *oneLife) disown(context.Context, []record) error                     { return nil }
-func (o *oneLife) unreject(context.Context, lifeToken, uint64, []claim) error { return nil }
-func (o *oneLife) records(context.Context, []paymentID, []foundRecord) error  { return errNoLife }
+func (o *oneLife) beat(context.Context, lifeToken, uint64, bool, []string) error { return nil }
+func (o *oneLife) leave(context.Context, lifeToken, []string) error              { return nil }
+func (o *oneLife) purge(context.Context, lifeToken, uint64) (uint64, error)      { return 0, nil }
+func (o *oneLife) noteConflicts(context.Context, []conflictNote) error           { return nil }
+func (o *oneLife) disown(context.Context, []record) error                        { return nil }
+func (o *oneLife) unreject(context.Context, lifeToken, uint64, []claim) error    { return nil }
+func (o *oneLife) records(context.Context, []paymentID, []foundRecord) error     { return errNoLife }
 
 // bubble is workers, policy and resolver on a real journal, without Redis and network, for virtual time.
 type bubble struct {
