@@ -49,7 +49,7 @@ func (l *steadfastListener) Accept() (net.Conn, error) {
 	for rest := time.Duration(0); ; {
 		conn, err := l.Listener.Accept()
 		if err == nil {
-			return l.know(conn), nil
+			return l.know(quieten(conn)), nil
 		}
 		if !passes(err) {
 			return nil, err
