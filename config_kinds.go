@@ -284,15 +284,22 @@ func anAddress(field func(*config) *listenAddress) valueKind {
 	return valueKind{
 		allowed: "an address such as :9999, host:9999, [::1]:9999 or unix:/path.sock",
 		set: func(c *config, value string) bool {
-			if file, ok := strings.CutPrefix(value, "unix:"); ok {
+			if file, ok := strings.CutPrefix(value, socketScheme); ok {
 				*field(c) = listenAddress{network: "unix", address: file}
-				return strings.HasPrefix(file, "/") && len(file) > 1 && len(file) <= maxSocketPath &&
-					!strings.Contains(file, "\x00")
+				return validSocketPath(file)
 			}
 			*field(c) = listenAddress{network: "tcp", address: value}
 			return validListenHostPort(value)
 		},
 	}
+}
+
+// socketScheme stands before the path of a unix socket.
+const socketScheme = "unix:"
+
+// validSocketPath allows an absolute path that fits in the kernel's address of a socket.
+func validSocketPath(file string) bool {
+	return strings.HasPrefix(file, "/") && len(file) > 1 && len(file) <= maxSocketPath && !strings.Contains(file, "\x00")
 }
 
 // validListenHostPort is like validHostPort, but the host may be missing and the port may not.
@@ -339,13 +346,16 @@ func anHTTPURL(field func(*config) *string) valueKind {
 	}
 }
 
-// aRedisURL allows what the client can dial: one server, and a number for the database.
+// aRedisURL allows what the client can dial: one server and a number for the database, or a socket in the form that LISTEN has.
 func aRedisURL(field func(*config) *secretURL) valueKind {
 	return valueKind{
-		allowed: "a URL such as redis://:password@host:6379/0 or rediss://host",
+		allowed: "a URL such as redis://:password@host:6379/0 or rediss://host, or unix:/path.sock",
 		set: func(c *config, value string) bool {
-			u, ok := parseURL(value, "redis", "rediss")
 			*field(c) = secretURL{text: &value}
+			if file, ok := strings.CutPrefix(value, socketScheme); ok {
+				return validSocketPath(file)
+			}
+			u, ok := parseURL(value, "redis", "rediss")
 			return ok && (u.Path == "" || u.Path == "/" || onlyOf(u.Path[1:], "0123456789"))
 		},
 	}

@@ -115,7 +115,7 @@ func TestSettingsThatAreTaken(t *testing.T) {
 	f("PROCESSOR_FALLBACK_FEE", "0.2", ppm(200_000), func(c config) any { return c.processorFee[onFallback] })
 
 	redis := func(c config) any { return c.redisURL.reveal() }
-	for _, value := range []string{"redis://redis", "redis://:pass@redis:6379/0", "rediss://user:p%40ss@10.0.0.1:6380/", "redis://[::1]/3"} {
+	for _, value := range []string{"redis://redis", "redis://:pass@redis:6379/0", "rediss://user:p%40ss@10.0.0.1:6380/", "redis://[::1]/3", "unix:/run/redis.sock"} {
 		f("REDIS_URL", value, value, redis)
 	}
 	nats := func(c config) any { return c.natsURL.reveal() }
@@ -197,8 +197,9 @@ func TestSettingThatCannotBeRightIsNamedInOneLine(t *testing.T) {
 	f(httpOnly, "PROCESSOR_DEFAULT_URL", "nonsense", "localhost:8001", "ftp://a", "http://", "http:///x", "http://:80", "http:a",
 		"http://a?b", "http://a?", "http://a#b", "http://a#", "http://a:x", "http://a:99999", "http://a b", "http://a\n", "//a", "%")
 	f(httpOnly, "PROCESSOR_FALLBACK_URL", "x")
-	const redis = "a URL such as redis://:password@host:6379/0 or rediss://host"
-	f(redis, "REDIS_URL", "localhost", "localhost:6379", "http://redis", "redis://redis/db", "redis://redis/0/1")
+	const redis = "a URL such as redis://:password@host:6379/0 or rediss://host, or unix:/path.sock"
+	f(redis, "REDIS_URL", "localhost", "localhost:6379", "http://redis", "redis://redis/db", "redis://redis/0/1",
+		"unix:", "unix:/", "unix:redis.sock", "unix:/"+strings.Repeat("x", 107))
 	const nats = "a URL such as nats://user:password@host:4222 or tls://host, or several with commas between"
 	f(nats, "NATS_URL", "localhost:4222", "http://nats", "nats://nats/x", "nats://a,http://b", "nats://a,b")
 }

@@ -124,10 +124,27 @@ func newStore(opts storeOptions) (*redisStore, error) {
 func checkRedisURL(url string) error {
 	errDialled := errors.New("the url could be read")
 	dial := func(context.Context, string, string) (net.Conn, error) { return nil, errDialled }
-	if _, err := redis.DialURL(url, redis.DialContextFunc(dial)); !errors.Is(err, errDialled) {
+	if _, err := dialRedis(context.Background(), url, redis.DialContextFunc(dial)); !errors.Is(err, errDialled) {
 		return fmt.Errorf("cannot read the Redis url: %w", err)
 	}
 	return nil
+}
+
+// dialRedis takes what REDIS_URL may be: a URL, or a socket.
+func dialRedis(ctx context.Context, url string, options ...redis.DialOption) (redis.Conn, error) {
+	if file, ok := strings.CutPrefix(url, socketScheme); ok {
+		return redis.DialContext(ctx, "unix", file, append([]redis.DialOption{redis.DialContextFunc(dialQuiet)}, options...)...)
+	}
+	return redis.DialURLContext(ctx, url, options...)
+}
+
+func dialQuiet(ctx context.Context, network, address string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return quieten(conn), nil
 }
 
 // close waits for the calls under way and for the store's own goroutine.
@@ -175,7 +192,7 @@ const embeddedRun = "embedded"
 func (s *redisStore) dial(ctx context.Context) (redis.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.connectTimeout)
 	defer cancel()
-	dialled, err := redis.DialURLContext(ctx, s.opts.url,
+	dialled, err := dialRedis(ctx, s.opts.url,
 		redis.DialConnectTimeout(s.opts.connectTimeout),
 		redis.DialTLSHandshakeTimeout(s.opts.connectTimeout),
 		redis.DialReadTimeout(s.opts.readTimeout),
