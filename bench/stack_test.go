@@ -37,6 +37,8 @@ type composeService struct {
 	CapDrop     []string `yaml:"cap_drop"`
 	SecurityOpt []string `yaml:"security_opt"`
 	Networks    []string
+	NetworkMode string `yaml:"network_mode"`
+	Entrypoint  []string
 	Ports       []string
 	Volumes     []string
 	Tmpfs       []string
@@ -217,6 +219,29 @@ func TestNginxReachesTheSocketsThatTheInstancesListenOn(t *testing.T) {
 			t.Errorf("nginx knows no server for %s", name)
 		} else if !strings.Contains(string(conf), "server "+*listen+" max_fails=0 backup;") {
 			t.Errorf("nginx has nobody to ask when all servers rest: %s is no backup", name)
+		}
+	}
+}
+
+func TestOnlyInstancesReachRedis(t *testing.T) {
+	services := readCompose(t, stackFile).Services
+	redis := services["redis"]
+	const volume, socket = "store:/run/redis", "/run/redis/redis.sock"
+	if redis.NetworkMode != "none" || len(redis.Networks)+len(redis.Ports) != 0 {
+		t.Errorf("it is on a network: %q, %v, %v", redis.NetworkMode, redis.Networks, redis.Ports)
+	}
+	for _, option := range []string{"--port 0", "--unixsocket " + socket} {
+		if !slices.Contains(redis.Entrypoint, option) {
+			t.Errorf("it is not started with %s", option)
+		}
+	}
+	for name, s := range services {
+		isGalo := strings.HasPrefix(name, galoPrefix)
+		if has := slices.Contains(s.Volumes, volume); has != (isGalo || name == "redis") {
+			t.Errorf("%s has the folder of the socket: %t", name, has)
+		}
+		if url := s.Environment["REDIS_URL"]; isGalo && (url == nil || *url != "unix:"+socket) {
+			t.Errorf("%s does not use the socket", name)
 		}
 	}
 }
