@@ -107,10 +107,13 @@ func (u secretURL) String() string {
 func (u secretURL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
 // maskURL returns what of a URL, or of a list of them, is certainly no secret. A text that is neither a URL
-// with a host nor a bare host may hold a password anywhere (a slash in one is enough to tear a URL apart),
-// and is masked whole.
+// with a host nor a bare host nor a socket may hold a password anywhere (a slash in one is enough to tear a URL
+// apart), and is masked whole.
 func maskURL(text string) string {
 	const masked = "***"
+	if file, ok := strings.CutPrefix(text, socketScheme); ok && validSocketPath(file) && !strings.Contains(file, "@") {
+		return text
+	}
 	parts := strings.Split(text, ",")
 	for i, part := range parts {
 		if validHostPort(part) {

@@ -90,6 +90,9 @@ func run(ctx context.Context, lookup func(string) (string, bool), logTo io.Write
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(logTo, &slog.HandlerOptions{Level: c.logLevel})).With("instance", c.instance)
+	if err := askForShortSlices(); err != nil {
+		log.Debug("the kernel gives turns as usual", "error", err)
+	}
 	g, err := build(c, log)
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -210,7 +212,7 @@ end
 	},
 	{
 		name: "gives summaries without asking whether every instance is heard of",
-		file: "summary.go", tests: "TestSummaryIsRefusedWhileAJournalIsSilent|TestNoSummaryLacks",
+		file: "summary.go", tests: "TestSummaryIsRefusedWhileAJournalIsSilent|TestNoSummaryLacksWhatAnInstancePaidThatHearsNothing",
 		edits: []edit{{`	if len(journals) > 0 {
 		if err`, `	if len(journals) > 0 && from > to {
 		if err`}},
@@ -233,6 +235,34 @@ end
 			names, _ := s.ledger.folder.journalIDs()
 			s.store.report(ctx, born.token, j.id.String(), !s.lacking.Load(), texts(names))
 `}},
+	},
+	{
+		name: "says nothing at a heartbeat",
+		file: "replay.go", tests: "TestJournalIsHeardOfUnderLoad|TestIdleInstanceIsHeardOf",
+		edits: []edit{{`	if !s.beatDue {`, `	if s.beatDue = false; !s.beatDue {`}},
+	},
+	{
+		name: "does not look at the mark at a heartbeat",
+		file: "redisscripts.go", tests: "TestBeatSaysWhatAReportSays",
+		edits: []edit{{`script(luaLife + luaMark + luaHeard + luaBeat)`, `script(luaLife + luaHeard + luaBeat)`}},
+	},
+	{
+		name: "never asks for news of room at a quiet connection",
+		file: "quietconn.go", tests: "TestQuietConnIsToldOfNoRoomUntilThereIsNone",
+		edits: []edit{{`func(uintptr) { err = c.at.ask(c.at.events) }`, `func(uintptr) { err = c.at.ask(c.at.events &^ unix.EPOLLOUT) }`}},
+	},
+	{
+		name: "asks for a short slice for its first thread only",
+		file: "sched.go", tests: "TestThreadsHaveShortSlices",
+		edits: []edit{{`		if err := shortenSlice(id); err`, `		if id != os.Getpid() {
+			continue
+		}
+		if err := shortenSlice(id); err`}},
+	},
+	{
+		name: "is told of room at a quiet connection",
+		file: "quietconn.go", tests: "TestQuietConnIsToldOfNoRoomUntilThereIsNone",
+		edits: []edit{{`			err = c.at.ask(c.at.events &^ unix.EPOLLOUT)`, `			err = c.at.ask(c.at.events)`}},
 	},
 	{
 		name: "does not wait for the journals of others",
@@ -444,7 +474,7 @@ end
 	{
 		name: "counts instances that are gone",
 		file: "redisscripts.go", tests: "TestInstancesAreCounted",
-		edits: []edit{{`redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.0f', now - ARGV[6]))
+		edits: []edit{{`redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('(%.0f', now - within))
 `, ``}},
 	},
 	{
@@ -538,16 +568,42 @@ func (m *mutant) mutated(t *testing.T) string {
 	return changed
 }
 
-// TestMutantsFitTheCode: a mutant whose place in the code has changed would break nothing, or something else. Whether they are
-// caught is for go test -tags mutants -run TestMutantsAreCaught.
+// TestMutantsFitTheCode: a mutant whose place in the code has changed would break nothing, or something else, and one whose tests have other
+// names is not looked for. Whether they are caught is for go test -tags mutants -run TestMutantsAreCaught.
 func TestMutantsFitTheCode(t *testing.T) {
+	tests := testNames(t)
 	names := make(map[string]bool)
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
 			if m.mutated(t); names[m.name] || !m.model && m.tests == "" {
 				t.Error("nothing has to catch it, or its name is there twice")
 			}
+			for one := range strings.SplitSeq(m.tests, "|") {
+				if name, _, _ := strings.Cut(one, "/"); name != "" && !tests[name] {
+					t.Errorf("there is no test %s", name)
+				}
+			}
 		})
 		names[m.name] = true
 	}
+}
+
+// testNames are the names of all tests here.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make(map[string]bool)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range regexp.MustCompile(`(?m)^func (Test\w+|Fuzz\w+)\(`).FindAllSubmatch(text, -1) {
+			names[string(found[1])] = true
+		}
+	}
+	return names
 }

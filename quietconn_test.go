@@ -72,6 +72,11 @@ func TestQuietConnIsToldOfNoRoomUntilThereIsNone(t *testing.T) {
 		t.Errorf("there was room, and the epoll is asked for %x", got)
 	}
 
+	for _, end := range []net.Conn{conn, theirs} { // what is never told of waits for ever
+		if err := end.SetDeadline(time.Now().Add(patient)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	much := bytes.Repeat([]byte("0123456789"), 1<<20)
 	wrote := make(chan error, 1)
 	go func() {
