@@ -111,7 +111,7 @@ func (u secretURL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 // apart), and is masked whole.
 func maskURL(text string) string {
 	const masked = "***"
-	if file, ok := strings.CutPrefix(text, socketScheme); ok && validSocketPath(file) && !strings.Contains(file, "@") {
+	if strings.HasPrefix(text, socketScheme) && !strings.Contains(text, "@") {
 		return text
 	}
 	parts := strings.Split(text, ",")
@@ -356,7 +356,7 @@ func aRedisURL(field func(*config) *secretURL) valueKind {
 		set: func(c *config, value string) bool {
 			*field(c) = secretURL{text: &value}
 			if file, ok := strings.CutPrefix(value, socketScheme); ok {
-				return validSocketPath(file)
+				return validSocketPath(file) && !strings.Contains(file, "@") // there is no place for a password
 			}
 			u, ok := parseURL(value, "redis", "rediss")
 			return ok && (u.Path == "" || u.Path == "/" || onlyOf(u.Path[1:], "0123456789"))

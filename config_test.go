@@ -213,7 +213,7 @@ func passwordSpellings() []string {
 		"redis://:1?hunter2@host", "redis://user:1#hunter2@host", "redis://host?password=hunter2", "redis://host#hunter2",
 		"nats://u:pa,hunter2@host", "nats://u:1,hunter2@host", "nats://u:hunter2,x@host", "nats://a,nats://u:hunter2@b/x",
 		"nats://u:hunter2@a,http://b", "nats://u:hunter2@a:x", "http://user:hunter2@a?b", "redis://:hunter2@host/db\n",
-		"ftp://:hunter2@@host", "redis://:@hunter2@host/x/y", "redis://:%68unter2hunter2@h/x", "unix:hunter2", "unix://:hunter2@/run/redis.sock\x00",
+		"ftp://:hunter2@@host", "redis://:@hunter2@host/x/y", "redis://:%68unter2hunter2@h/x", "unix://:hunter2@/run/redis.sock", "unix:/hunter2@x",
 	}
 }
 
