@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -217,5 +218,22 @@ func TestScreenDrawsOverItselfAndKeepsWhatWasSaid(t *testing.T) {
 	want := "\x1b[?7lone\x1b[?7h\n\x1b[?7ltwo\x1b[?7h\n" + "\x1b[2A\x1b[J" + "kept\n" + "\x1b[?7lone\x1b[?7h\n\x1b[?7ltwo\x1b[?7h\n"
 	if out.String() != want {
 		t.Errorf("wrote %q, want %q", out.String(), want)
+	}
+}
+
+// TestPairsAreCheckedInTheContestsRhythm, unless another one is asked for.
+func TestPairsAreCheckedInTheContestsRhythm(t *testing.T) {
+	for args, want := range map[string]time.Duration{
+		"":                                    time.Second,
+		"-check-every 0":                      0,
+		"-stack -pairs 2":                     0,
+		"-stack -highest 5ms":                 0,
+		"-stack -pairs 2 -check-every 1s":     time.Second,
+		"-stack -highest 5ms -check-every 3s": 3 * time.Second,
+	} {
+		s, err := parseSettings(strings.Fields(args), io.Discard)
+		if err != nil || s.checkEvery != want {
+			t.Errorf("%q: every %v, want %v (%v)", args, s.checkEvery, want, err)
+		}
 	}
 }

@@ -76,7 +76,7 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 		f.String("default-fee", "0.05", "fee of the default processor"),
 		f.String("fallback-fee", "0.15", "fee of the fallback processor"),
 	}
-	f.DurationVar(&s.checkEvery, "check-every", time.Second, "how often the summary is compared while the storm runs; 0 is the contest's 10s")
+	f.DurationVar(&s.checkEvery, "check-every", time.Second, "how often the summary is compared while the storm runs; 0 is the contest's 10s, which -pairs and -highest have where nothing is said")
 	f.BoolVar(&s.untimed, "untimed", false, "for a machine whose clock cannot be trusted: summaries that disagreed while it ran and were right at a later look are counted apart")
 	f.DurationVar(&s.drain, "drain", 2*time.Minute, "how long the last payments may take after the storm")
 	f.BoolVar(&s.keep, "keep", false, "keep galo's journals and logs")
@@ -89,6 +89,9 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	if f.NArg() > 0 {
 		return s, fmt.Errorf("cannot understand %q: there are flags, and the words processor, nothing, faults, table, split and switches first", f.Arg(0))
 	}
+	if (s.pairs > 0 || s.highest > 0) && !given(f, "check-every") {
+		s.checkEvery = 0 // servers that do nothing are not asked, and who asks takes time from the clients
+	}
 	for p, share := range shares {
 		var err error
 		if s.fees[p], err = parseFee(*share); err != nil {
@@ -99,6 +102,13 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 		s.seed = seedNow()
 	}
 	return s, s.check()
+}
+
+// given says that a flag is on the command line.
+func given(f *flag.FlagSet, name string) bool {
+	there := false
+	f.Visit(func(one *flag.Flag) { there = there || one.Name == name })
+	return there
 }
 
 // check finds combinations that can't work before anything is started.
