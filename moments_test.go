@@ -79,7 +79,7 @@ type momentsRun struct {
 
 // TestMoments shows what clients notice of what an instance does beside taking their payments:
 // go test -run 'TestMoments$' -moments bench/moments.svg -v .
-// The instance is in this process alone, with what the stack gives it (one P, LINGER=40ms) but for GOGC, so that it collects often enough.
+// The instance is in this process alone, with what the stack gives it (one P, LINGER=60ms) but for GOGC, so that it collects often enough.
 // Clients, processors, which answer at once, and Redis are processes of their own. It asserts nothing of times.
 func TestMoments(t *testing.T) {
 	if *momentsFile == "" {
@@ -107,7 +107,7 @@ func TestMoments(t *testing.T) {
 func watchMoments(t *testing.T, d durability) *momentsRun {
 	t.Helper()
 	urls, dir := quickProcessors(t), t.TempDir()
-	w := &testWorld{dir: filepath.Join(dir, "data"), env: map[string]string{"REDIS_URL": startRedis(t).url(), "LINGER": "40ms", "DURABILITY": d.String(),
+	w := &testWorld{dir: filepath.Join(dir, "data"), env: map[string]string{"REDIS_URL": startRedis(t).url(), "LINGER": "60ms", "DURABILITY": d.String(),
 		"PROCESSOR_DEFAULT_URL": urls[onDefault], "PROCESSOR_FALLBACK_URL": urls[onFallback]}}
 	g, err := w.buildFor(t)
 	if err != nil {

@@ -189,7 +189,7 @@ func TestSettingsPassThroughFromTheShell(t *testing.T) {
 		}
 	}
 	// These differ from galo's defaults here, and may be others still.
-	for name, want := range map[string]string{"LINGER": "${LINGER:-40ms}", "GODEBUG": "${GALO_GODEBUG-schedtrace=1000000000}"} {
+	for name, want := range map[string]string{"LINGER": "${LINGER:-60ms}", "GODEBUG": "${GALO_GODEBUG-schedtrace=1000000000}"} {
 		if value := env[name]; value == nil || *value != want {
 			t.Errorf("%s is not %s", name, want)
 		}
