@@ -46,7 +46,7 @@ type dispatcher struct {
 	// Read-only after newDispatcher.
 	rings   []*ring
 	workers []parkedWorker
-	linger  time.Duration
+	linger  *linger
 	_       [falseSharing]byte
 
 	// roles has bit w set while worker w is idle, and the collecting bit from
@@ -73,23 +73,26 @@ const (
 
 	// maxWorkers is what fits into roles beside the collecting bit.
 	maxWorkers = 63
+
+	// claimsEnough is how many refs are worth a claim at once.
+	claimsEnough = 16
 )
 
 // newDispatcher returns a dispatcher for workers 0 to workers-1 whose rings
 // hold at least capacity refs together. A worker that is woken lets work pile
-// up for linger, which may be 0.
-func newDispatcher(workers, capacity int, linger time.Duration) *dispatcher {
+// up until there is enough, but for no longer than longest, which may be 0.
+func newDispatcher(workers, capacity int, longest time.Duration) *dispatcher {
 	if workers < 1 || workers > maxWorkers {
 		panic(fmt.Sprintf("dispatcher: %d workers, allowed are 1 to %d", workers, maxWorkers))
 	}
 	d := &dispatcher{
 		rings:   make([]*ring, workers),
 		workers: make([]parkedWorker, workers),
-		linger:  linger,
+		linger:  newLinger(longest, claimsEnough),
 	}
 	for w := range workers {
 		d.rings[w] = newRing((capacity + workers - 1) / workers)
-		timer := time.NewTimer(linger)
+		timer := time.NewTimer(longest)
 		timer.Stop()
 		d.workers[w] = parkedWorker{token: make(chan struct{}, 1), timer: timer}
 	}
@@ -192,10 +195,10 @@ func (d *dispatcher) park(ctx context.Context, w int) bool {
 	return false
 }
 
-// wait lets work pile up for linger, or until ctx is done.
+// wait lets work pile up, or until ctx is done.
 func (d *dispatcher) wait(ctx context.Context, w int) {
 	timer := d.workers[w].timer
-	timer.Reset(d.linger)
+	timer.Reset(d.linger.now())
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
@@ -214,7 +217,7 @@ func (d *dispatcher) passOn(w int) {
 // worthwhile reports whether a sweep now is better than lingering: half of buf
 // is there already, or nobody lingers.
 func (d *dispatcher) worthwhile(buf []ref) bool {
-	return d.linger <= 0 || 2*d.waiting() >= len(buf)
+	return d.linger.longest <= 0 || 2*d.waiting() >= len(buf)
 }
 
 // sweep takes what waits, and wakes the next worker if it leaves work behind.
@@ -240,6 +243,7 @@ func (d *dispatcher) sweep(w int, buf []ref) int {
 		}
 		from = d.after(from)
 	}
+	d.linger.took(n)
 	return n
 }
 

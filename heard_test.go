@@ -142,9 +142,28 @@ func TestIdleInstanceIsHeardOf(t *testing.T) {
 	eventually(t, "both are paid", func() bool { return a.summary("") == paid })
 	time.Sleep(2 * heardLife)
 	eventually(t, "the sum is still known", func() bool { return a.summary("") == paid && b.summary("") == paid })
-	if a.store.instances() != 2 {
-		t.Errorf("%d instances are there", a.store.instances())
-	}
+	eventually(t, "both are there", func() bool { return a.store.instances() == 2 })
+}
+
+// TestBeatCleansUpAfterAPurgeElsewhere: whoever learns of a purge by being refused unlinks what it left, if nobody else has.
+func TestBeatCleansUpAfterAPurgeElsewhere(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s, token := readyStore(t, url)
+		conn := rawConn(t, url)
+		left := string(appendSweptKey(nil, 0))
+		do(t, conn, "HSET", left, "to", "1")
+		do(t, conn, "SET", keyMark, "3")
+		if err := s.beat(t.Context(), token, 0, true, nil); err == nil {
+			t.Fatal("the mark is another one")
+		}
+		if err := s.beat(t.Context(), token, 3, true, nil); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is gone", func() bool {
+			there, err := redis.Int(conn.Do("EXISTS", left))
+			return err == nil && there == 0
+		})
+	})
 }
 
 // TestNoSummaryLacksWhatAnInstancePaidThatHearsNothing: an instance without Redis and without NATS has a payment's answer come in. No

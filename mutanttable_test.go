@@ -242,6 +242,34 @@ end
 		edits: []edit{{`	if !s.beatDue {`, `	if s.beatDue = false; !s.beatDue {`}},
 	},
 	{
+		name: "says at a heartbeat that a journal is settled which is adopted at that moment",
+		file: "replay.go", tests: "TestOnlyReplayedJournalsAreHeardOf",
+		edits: []edit{{`		if j.replayedIn != token {
+			return nil, false
+		}
+`, ``}},
+	},
+	{
+		name: "does not notice that workers wait for a life that goes on",
+		file: "replay.go", tests: "TestLifeThatGoesOnIsReadyAgain",
+		edits: []edit{{` && s.life.present() == token {`, ` {`}},
+	},
+	{
+		name: "lets a purge's leavings be where the mark was heard of by another way",
+		file: "redislife.go", tests: "TestBeatCleansUpAfterAPurgeElsewhere",
+		edits: []edit{{`	s.cleaner.wake() // a purge may`, `	// a purge may`}},
+	},
+	{
+		name: "lingers until much is there, however much comes",
+		file: "linger.go", tests: "TestLingerIsUntilThereIsEnough",
+		edits: []edit{{`return min(l.longest, time.Duration(l.enough)*l.gap)`, `return l.longest`}},
+	},
+	{
+		name: "keeps its clients' connections as they were",
+		file: "listener.go", tests: "TestInstanceIsQuietOnItsSockets",
+		edits: []edit{{`return l.know(quieten(conn)), nil`, `return l.know(conn), nil`}},
+	},
+	{
 		name: "does not look at the mark at a heartbeat",
 		file: "redisscripts.go", tests: "TestBeatSaysWhatAReportSays",
 		edits: []edit{{`script(luaLife + luaMark + luaHeard + luaBeat)`, `script(luaLife + luaHeard + luaBeat)`}},
@@ -254,10 +282,10 @@ end
 	{
 		name: "asks for a short slice for its first thread only",
 		file: "sched.go", tests: "TestThreadsHaveShortSlices",
-		edits: []edit{{`		if err := shortenSlice(id); err`, `		if id != os.Getpid() {
-			continue
-		}
-		if err := shortenSlice(id); err`}},
+		edits: []edit{{`			if err := shortenSlice(id); err`, `			if id != os.Getpid() {
+				continue
+			}
+			if err := shortenSlice(id); err`}},
 	},
 	{
 		name: "is told of room at a quiet connection",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
@@ -18,7 +19,7 @@ import (
 // there is nobody to tell (bench/RESULTS.md says what that costs). So the news is not asked for until a write finds no room; from then
 // on the connection is as any other. TCP has such news only when there was no room.
 type quietConn struct {
-	*net.UnixConn
+	net.Conn
 	raw   syscall.RawConn
 	at    registration
 	asked bool // for news of room. Written by whoever writes, and there is one at a time
@@ -30,6 +31,9 @@ type quietConn struct {
 	failed  error
 }
 
+// littleEndian says how the two halves of an event's data lie in memory (see ask).
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
 // quietConns is how many connections are quiet at the moment, and mostQuiet how many may be. To find one's registration costs a look at all
 // of them, and where connections are many they are not kept for long.
 var quietConns atomic.Int32
@@ -39,7 +43,7 @@ const mostQuiet = 256
 // quieten returns a quiet connection where the kernel and the runtime let us, and else the one it was given.
 func quieten(conn net.Conn) net.Conn {
 	socket, ok := conn.(*net.UnixConn)
-	if !ok {
+	if !ok || !littleEndian {
 		return conn
 	}
 	raw, err := socket.SyscallConn()
@@ -50,7 +54,7 @@ func quieten(conn net.Conn) net.Conn {
 		quietConns.Add(-1)
 		return conn
 	}
-	c := &quietConn{UnixConn: socket, raw: raw}
+	c := &quietConn{Conn: conn, raw: raw}
 	c.once = c.writeOnce
 	err = nil
 	failed := raw.Control(func(fd uintptr) {
@@ -66,7 +70,7 @@ func quieten(conn net.Conn) net.Conn {
 }
 
 func (c *quietConn) Close() error {
-	err := c.UnixConn.Close()
+	err := c.Conn.Close()
 	if err == nil { // the first time
 		quietConns.Add(-1)
 	}
@@ -76,7 +80,7 @@ func (c *quietConn) Close() error {
 // Write writes. When there is no room, it waits for some, as long as the connection's deadline allows.
 func (c *quietConn) Write(p []byte) (int, error) {
 	if c.asked {
-		return c.UnixConn.Write(p)
+		return c.Conn.Write(p)
 	}
 	c.bytes, c.written, c.failed = p, 0, nil
 	err := c.raw.Write(c.once)
@@ -94,7 +98,7 @@ func (c *quietConn) Write(p []byte) (int, error) {
 	if failed != nil || err != nil {
 		return c.written, cannotAsk(failed, err)
 	}
-	n, err := c.UnixConn.Write(p[c.written:])
+	n, err := c.Conn.Write(p[c.written:])
 	return c.written + n, err
 }
 
@@ -129,14 +133,21 @@ type registration struct {
 	data        uint64
 }
 
-// ask changes what news there shall be. Whatever there is to tell at this moment is told once more.
+// ask changes what news there shall be. Whatever there is to tell at this moment is told once more. The halves of the data lie as on a
+// little-endian machine.
 func (r registration) ask(events uint32) error {
 	event := unix.EpollEvent{Events: events, Fd: int32(uint32(r.data)), Pad: int32(uint32(r.data >> 32))}
 	return unix.EpollCtl(r.epoll, unix.EPOLL_CTL_MOD, r.file, &event)
 }
 
+// runtimeEpoll is the epoll in which a file was found at last; 0 if none was. The runtime has one for as long as it runs.
+var runtimeEpoll atomic.Int32
+
 // registrationOf looks, in what the kernel shows of this process, for the one epoll that has noted a file: the runtime's, since galo has no other.
 func registrationOf(file int) (registration, error) {
+	if known := int(runtimeEpoll.Load()); known != 0 {
+		return registrationIn(known, file)
+	}
 	const fds, eventpoll = "/proc/self/fd", "anon_inode:[eventpoll]"
 	list, err := os.ReadDir(fds)
 	if err != nil {
@@ -146,19 +157,28 @@ func registrationOf(file int) (registration, error) {
 		if link, err := os.Readlink(fds + "/" + one.Name()); err != nil || link != eventpoll {
 			continue
 		}
-		info, err := os.ReadFile("/proc/self/fdinfo/" + one.Name())
+		epoll, err := strconv.Atoi(one.Name())
 		if err != nil {
 			return registration{}, err
 		}
-		r := registration{file: file}
-		if r.epoll, err = strconv.Atoi(one.Name()); err != nil {
-			return registration{}, err
-		}
-		if r.find(info) {
+		if r, err := registrationIn(epoll, file); err == nil {
+			runtimeEpoll.Store(int32(epoll))
 			return r, nil
 		}
 	}
 	return registration{}, fmt.Errorf("no epoll has noted file %d", file)
+}
+
+func registrationIn(epoll, file int) (registration, error) {
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", epoll))
+	if err != nil {
+		return registration{}, err
+	}
+	r := registration{epoll: epoll, file: file}
+	if !r.find(info) {
+		return registration{}, fmt.Errorf("epoll %d has not noted file %d", epoll, file)
+	}
+	return r, nil
 }
 
 // find reads what fdinfo shows of an epoll: a line for each file, as in "tfd: 9 events: 8000201d data: 7f51a4a0c001 pos:0 ino:2f sdev:8".

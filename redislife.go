@@ -200,6 +200,8 @@ func (s *redisStore) beat(ctx context.Context, t lifeToken, mark uint64, settled
 		return fmt.Errorf("cannot tell the store that we are there: %w", err)
 	}
 	s.here.Store(here)
+	s.mark.Store(mark)
+	s.cleaner.wake() // a purge may have been heard of by another way, or could not be cleaned up after
 	return nil
 }
 

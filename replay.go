@@ -10,8 +10,8 @@ import (
 // enter makes sure that Redis's life is known, that it holds what our journals hold, and that workers know when it is ready.
 func (s *settler) enter(ctx context.Context) error {
 	token := s.store.token()
-	if token != "" && token == s.known && s.allReplayed(token) {
-		return s.stay(ctx, token)
+	if journals, all := s.journalsIn(token); token != "" && token == s.known && all && s.life.present() == token {
+		return s.stay(ctx, token, journals)
 	}
 	s.life.lostUnless(token)
 	mark, err := s.ledger.highestMark()
@@ -56,7 +56,7 @@ func (s *settler) enter(ctx context.Context) error {
 		if s.life.begun(born.token) {
 			s.log.Info("store ready", "life", string(born.token), "mark", s.mark())
 		}
-		s.known = born.token
+		s.known, s.beatDue = born.token, false
 		return nil
 	}
 	// Other journals have yet to report. Settling may go on meanwhile; workers wait.
@@ -68,23 +68,31 @@ func (s *settler) enter(ctx context.Context) error {
 	return nil
 }
 
-// stay is enter for a life that all our journals are in, and in which all others have reported.
-func (s *settler) stay(ctx context.Context, token lifeToken) error {
+// stay is enter for a life that our journals are in, and in which all others have reported.
+func (s *settler) stay(ctx context.Context, token lifeToken, journals []string) error {
 	if !s.beatDue {
 		return nil
 	}
-	err := s.store.beat(ctx, token, s.mark(), !s.lacking.Load(), s.ledger.journalNames())
+	err := s.store.beat(ctx, token, s.mark(), !s.lacking.Load(), journals)
 	s.beatDue = err != nil
 	return err
 }
 
-func (s *settler) allReplayed(token lifeToken) bool {
+// journalsIn names our journals, and says whether all of them have been replayed into a life: a journal may be adopted at any moment, and of
+// one that was not replayed nothing may be said yet.
+func (s *settler) journalsIn(token lifeToken) (names []string, all bool) {
 	for _, j := range *s.ledger.journals.Load() {
 		if j.replayedIn != token {
-			return false
+			return nil, false
 		}
+		names = append(names, j.id.String())
 	}
-	return true
+	return names, true
+}
+
+func (s *settler) allReplayed(token lifeToken) bool {
+	_, all := s.journalsIn(token)
+	return all
 }
 
 func texts(ids []journalID) []string {

@@ -18,18 +18,25 @@ const shortestSlice = 100_000
 //
 // All threads that there are get it, and those that they start inherit it. An error says that everything is as it was for one of them at least.
 func askForShortSlices() error {
-	const threads = "/proc/self/task"
-	list, err := os.ReadDir(threads)
-	if err != nil {
-		return err
-	}
-	for _, one := range list {
-		id, err := strconv.Atoi(one.Name())
+	done := make(map[string]bool)
+	for more := true; more; { // a thread may have been started by one whose turn was yet to come
+		list, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			return err
 		}
-		if err := shortenSlice(id); err != nil && !errors.Is(err, unix.ESRCH) { // it has ended
-			return err
+		more = false
+		for _, one := range list {
+			if done[one.Name()] {
+				continue
+			}
+			id, err := strconv.Atoi(one.Name())
+			if err != nil {
+				return err
+			}
+			if err := shortenSlice(id); err != nil && !errors.Is(err, unix.ESRCH) { // it has ended
+				return err
+			}
+			done[one.Name()], more = true, true
 		}
 	}
 	return nil

@@ -15,7 +15,7 @@ type settler struct {
 	ledger   *ledger
 	store    settleStore
 	life     *lifeWatch
-	linger   time.Duration
+	linger   *linger
 	metrics  *metrics
 	announce func(mark uint64) // tells the other instances of a purge
 	log      *slog.Logger
@@ -59,6 +59,8 @@ const (
 	// requested 1.5 s ago: an answer may take overdueLatest of that before its settle goes at once (addNow), and this must fit into the rest.
 	settleLingers       = 5
 	longestSettleLinger = 100 * time.Millisecond
+	// settlesEnough is how many payments are worth a settle at once.
+	settlesEnough = 32
 	// settleBatch is how many payments one script settles: more gains little (see BenchmarkSettle) and keeps others waiting.
 	settleBatch = 256
 	// heartbeat is how often Redis is asked whether its life is still the one we know, when nothing else asks.
@@ -69,9 +71,9 @@ const (
 	storeTimeout = 5 * time.Second
 )
 
-// newSettler returns a settler beside workers whose claims linger so long.
-func newSettler(l *ledger, store settleStore, lf *lifeWatch, linger time.Duration, m *metrics, log *slog.Logger) *settler {
-	s := &settler{ledger: l, store: store, life: lf, linger: min(settleLingers*linger, longestSettleLinger), metrics: m, announce: func(uint64) {}, log: log,
+// newSettler returns a settler beside workers whose claims linger for so long at most.
+func newSettler(l *ledger, store settleStore, lf *lifeWatch, longest time.Duration, m *metrics, log *slog.Logger) *settler {
+	s := &settler{ledger: l, store: store, life: lf, linger: newLinger(min(settleLingers*longest, longestSettleLinger), settlesEnough), metrics: m, announce: func(uint64) {}, log: log,
 		queue: newRing(2 * int(l.maxPending)), kicked: make(chan struct{}, 1), hurry: make(chan struct{}, 1), purges: make(chan purgeRequest), orders: make(chan settlerOrder),
 		views: make([]slotView, 0, settleBatch), batch: make([]settlement, 0, settleBatch)}
 	for _, j := range *l.journals.Load() {
@@ -124,7 +126,7 @@ func (s *settler) run(ctx, drain context.Context) {
 			o.done <- o.do(ctx)
 			continue
 		case <-s.kicked:
-			pauseUnless(ctx, s.linger, s.hurry)
+			pauseUnless(ctx, s.linger.now(), s.hurry)
 		}
 		if request != nil {
 			request.done <- s.startPurge(ctx)
@@ -192,6 +194,7 @@ func (s *settler) work(ctx context.Context) {
 			s.retry(ctx, err)
 			return
 		}
+		s.linger.took(s.inHand)
 	}
 	if s.inHand < settleBatch { // so nothing is left of what had piled up
 		s.lacking.Store(false)

@@ -166,3 +166,39 @@ func TestStopDoesNotWaitForARedisThatIsAway(t *testing.T) {
 		})
 	}
 }
+
+// TestOnlyReplayedJournalsAreHeardOf: a journal that is adopted between two looks is not said to be settled.
+func TestOnlyReplayedJournalsAreHeardOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := runSettler(t, &slowSettles{})
+		stop()
+		ours := *s.ledger.journals.Load()
+		names, all := s.journalsIn("run.1")
+		if !all || !slices.Equal(names, s.ledger.journalNames()) {
+			t.Errorf("of our journals %v are replayed: %v, %t", s.ledger.journalNames(), names, all)
+		}
+		adopted := append(slices.Clone(ours), &journal{})
+		s.ledger.journals.Store(&adopted)
+		if names, all := s.journalsIn("run.1"); all || names != nil {
+			t.Errorf("one was not replayed: %v, %t", names, all)
+		}
+		s.ledger.journals.Store(&ours)
+	})
+}
+
+// TestLifeThatGoesOnIsReadyAgain: workers were told that it is over, by a connection to another server, say, and it is not.
+func TestLifeThatGoesOnIsReadyAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := runSettler(t, &slowSettles{})
+		defer stop()
+		const token = lifeToken("run.1")
+		if s.life.present() != token {
+			t.Fatal("it never was")
+		}
+		s.life.lost(token)
+		time.Sleep(2 * heartbeat)
+		if s.life.present() != token {
+			t.Error("nothing is sent any more")
+		}
+	})
+}
