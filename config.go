@@ -108,7 +108,7 @@ func settings() []setting {
 			valueKind: aDuration(100*time.Millisecond, time.Minute, func(c *config) *time.Duration { return &c.sendTimeout })},
 		{name: "MAX_IN_FLIGHT", standard: "800", meaning: "sends at once to each processor, from all instances together",
 			valueKind: aNumber(1, 1200, func(c *config) *int { return &c.maxInFlight })},
-		{name: "LINGER", standard: "5ms", meaning: "how long a claim waits to fill a batch; a settle waits five times as long, at most 100 ms",
+		{name: "LINGER", standard: "5ms", meaning: "how long a claim waits at most for others to go with it; a settle waits five times as long, at most 100 ms",
 			valueKind: aDuration(0, 100*time.Millisecond, func(c *config) *time.Duration { return &c.linger })},
 		{name: "STOP_TIMEOUT", standard: "20s", meaning: "how long a stop may take",
 			valueKind: aDuration(time.Second, 10*time.Minute, func(c *config) *time.Duration { return &c.stopTimeout })},
