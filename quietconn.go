@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -62,7 +63,7 @@ func quieten(conn net.Conn) net.Conn {
 			err = c.at.ask(c.at.events &^ unix.EPOLLOUT)
 		}
 	})
-	if failed != nil || err != nil {
+	if cmp.Or(failed, err) != nil {
 		quietConns.Add(-1)
 		return conn
 	}
@@ -95,20 +96,11 @@ func (c *quietConn) Write(p []byte) (int, error) {
 	}
 	c.asked = true
 	failed := c.raw.Control(func(uintptr) { err = c.at.ask(c.at.events) })
-	if failed != nil || err != nil {
-		return c.written, cannotAsk(failed, err)
+	if err := cmp.Or(failed, err); err != nil {
+		return c.written, fmt.Errorf("cannot wait for room to write: %w", err)
 	}
 	n, err := c.Conn.Write(p[c.written:])
 	return c.written + n, err
-}
-
-func cannotAsk(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return fmt.Errorf("cannot wait for room to write: %w", err)
-		}
-	}
-	return nil
 }
 
 // writeOnce writes what there is room for.
