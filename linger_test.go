@@ -35,7 +35,6 @@ func TestLingerIsUntilThereIsEnough(t *testing.T) {
 		time.Sleep(time.Hour)
 		l.took(1)
 		want("after an hour with nothing", longest)
-		time.Sleep(0)
 		l.took(64)
 		want("after many at once", 0)
 	})

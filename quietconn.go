@@ -57,7 +57,6 @@ func quieten(conn net.Conn) net.Conn {
 	}
 	c := &quietConn{Conn: conn, raw: raw}
 	c.once = c.writeOnce
-	err = nil
 	failed := raw.Control(func(fd uintptr) {
 		if c.at, err = registrationOf(int(fd)); err == nil {
 			err = c.at.ask(c.at.events &^ unix.EPOLLOUT)
