@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -678,7 +679,19 @@ func TestOverTLS(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	p := newTestProcessor(t, server.URL, patient)
-	// The pool is given connections whose handshake trusts the test's certificate.
+	p.trust(server)
+	for range 3 {
+		if got := p.paySome(); got.outcome != outcomePaid {
+			t.Errorf("%s (%s)", got.outcome, got.detail)
+		}
+	}
+	if opened != 1 {
+		t.Errorf("%d connections were opened", opened)
+	}
+}
+
+// trust gives the pool connections whose handshake trusts the test's certificate.
+func (p *processor) trust(server *httptest.Server) {
 	p.pays.DialTimeout = func(addr string, _ time.Duration) (net.Conn, error) {
 		tcp, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -690,13 +703,40 @@ func TestOverTLS(t *testing.T) {
 		}
 		return newProcessorConn(shaken, tcp.(*net.TCPConn), true)
 	}
-	for range 3 {
+}
+
+// TestDoubledAnswerOverTLSIsNotTheNextOnes: whether it came with the first or behind it, and was read from the socket or not.
+func TestDoubledAnswerOverTLSIsNotTheNextOnes(t *testing.T) {
+	for _, behind := range []time.Duration{0, 20 * time.Millisecond} {
+		var asked atomic.Int32
+		server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if asked.Add(1) > 1 {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { conn.Close() })
+			for range 2 {
+				if _, err := io.WriteString(conn, status("200 OK", "{}")); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(behind)
+			}
+		}))
+		defer server.Close()
+		p := newTestProcessor(t, server.URL, patient)
+		p.trust(server)
 		if got := p.paySome(); got.outcome != outcomePaid {
-			t.Errorf("%s (%s)", got.outcome, got.detail)
+			t.Fatalf("the first: %s (%s)", got.outcome, got.detail)
 		}
-	}
-	if opened != 1 {
-		t.Errorf("%d connections were opened", opened)
+		time.Sleep(2*behind + 10*time.Millisecond)
+		if got := p.paySome(); got.outcome != outcomeRefused {
+			t.Errorf("the second, refused by its processor, is %s (%s)", got.outcome, got.detail)
+		}
 	}
 }
 

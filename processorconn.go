@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 	"unsafe"
@@ -45,13 +47,13 @@ func newProcessorConn(conn net.Conn, tcp *net.TCPConn, secure bool) (*processorC
 // send writes a request once, unless the other side has given the connection up: then usable is false, and nothing was written. It
 // returns when the request is on its way, and in plain only when there is something to read as well, be it the end.
 func (c *processorConn) send(request []byte, deadline time.Time) (usable bool, failure *exchangeError) {
+	if c.secure && !c.usable() {
+		return false, nil
+	}
 	if err := c.SetDeadline(deadline); err != nil {
 		return true, &exchangeError{cause: err}
 	}
 	if c.secure {
-		if !c.usable() {
-			return false, nil
-		}
 		if _, err := c.Write(request); err != nil {
 			// TLS counts what it has sealed, not what it has sent: a zero proves nothing there.
 			return true, &exchangeError{sent: true, cause: err}
@@ -110,13 +112,25 @@ func (c *processorConn) silent(fd uintptr) bool {
 	return errno == unix.EAGAIN
 }
 
-// usable is silent for TLS, under which bytes may be session tickets: only an end counts.
+// usable is silent for TLS. Before the first request there may be session tickets; with the first answer they have been read, so that
+// whatever comes after one is what nobody asked for. A part of it may have been read with that answer, and wait inside.
 func (c *processorConn) usable() bool {
 	if err := c.raw.Control(c.poll); err != nil {
 		return false
 	}
-	return c.polled[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) == 0
+	news := c.polled[0].Revents
+	if !c.used {
+		return news&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) == 0
+	}
+	if news != 0 || c.SetReadDeadline(overDeadline) != nil {
+		return false
+	}
+	n, err := c.Read(c.peeked[:]) // from what was read: it is too late to read more
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
+
+// overDeadline is a deadline that has passed.
+var overDeadline = time.Unix(1, 0)
 
 func (c *processorConn) pollNow(fd uintptr) {
 	c.polled[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
