@@ -61,10 +61,10 @@ func (s *slot) fixedIntact(seq uint64, seed uint32) bool {
 	return s.seq == seq && s.sum == s.checksum(seed)
 }
 
-// damagedSlot waits for the mender.
-type damagedSlot struct {
+// waitingSlot waits for the mender.
+type waitingSlot struct {
 	ref   ref
-	known bool // id, amount and acceptedAt are intact
+	known bool // id, amount and acceptedAt are intact; the word is damaged, or reads sent and is from before a power loss
 }
 
 // damageReport collects what a scan of one segment found, for few lines in the log.
@@ -114,7 +114,7 @@ func (j *journal) scanDamaged(seg *segment, position int, f *found, report *dama
 		j.searching.Store(true)
 	}
 	f.published++
-	f.waiting = append(f.waiting, damagedSlot{ref: makeRef(j.number, seq), known: known})
+	f.waiting = append(f.waiting, waitingSlot{ref: makeRef(j.number, seq), known: known})
 	return true
 }
 

@@ -158,8 +158,8 @@ func TestRetiredSegmentIsReadAfterAPowerLoss(t *testing.T) {
 		s.slots[5].word.Store(uint64(word(0).with(slotPaid).at(onFallback, 0, 5)))
 	})
 	f := open()
-	if len(f.doubtful) != 1 || f.doubtful[0].seq() != 3 || len(f.sent) != 1 || f.sent[0].seq() != 4 || len(f.settling) != 1 {
-		t.Errorf("doubtful %v, sent %v, settling %v", f.doubtful, f.sent, f.settling)
+	if len(f.doubtful) != 1 || f.doubtful[0].seq() != 3 || len(f.waiting) != 1 || f.waiting[0].ref.seq() != 4 || len(f.settling) != 1 {
+		t.Errorf("doubtful %v, waiting %v, settling %v", f.doubtful, f.waiting, f.settling)
 	}
 }
 

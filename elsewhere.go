@@ -119,12 +119,12 @@ func (e *elsewhere) lookAt(ctx context.Context, refs []ref) (left []ref) {
 }
 
 // again makes a slot an accepted one, since it may be the one to pay. If that took long, the winner may have paid and be forgotten by
-// age: then the processors are asked first.
+// age; or it may have been lost with the power, and its claim, too: then the processors are asked first.
 func (e *elsewhere) again(v slotView) {
 	v, ok := e.ledger.become(v, slotAccepted)
 	switch {
 	case !ok:
-	case e.ledger.late(v):
+	case e.ledger.late(v), e.ledger.outlivedHost(v.ref):
 		e.resolver.doubt(v.ref)
 	default:
 		e.feeder.add(v.ref)

@@ -112,7 +112,7 @@ func (h headerFiles) start(t *testing.T) (*ledger, found, string) {
 // wantAll says that everything in the journal was found, and returns it.
 func (h headerFiles) wantAll(t *testing.T, l *ledger, f found) *journal {
 	t.Helper()
-	if len(f.accepted)+len(f.doubtful) != 1 || len(f.sent) != 1 || f.published != 4 || f.damaged != 0 || !l.owns(h.id) {
+	if len(f.accepted)+len(f.doubtful) != 1 || len(f.sent)+len(f.waiting) != 1 || f.published != 4 || f.damaged != 0 || !l.owns(h.id) {
 		t.Fatalf("found %+v", f)
 	}
 	states := map[uint64]slotState{1: slotAccepted, 2: slotSent, 3: slotSettled, 9: slotPurged}

@@ -13,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // ref names one slot in this process: the journal's number here, and the slot's sequence in that journal.
@@ -331,9 +329,8 @@ func (j *journal) sync() error {
 	defer j.readers.leave(side)
 	for _, seg := range j.table.Load().list {
 		if seg != nil && seg.dirty.Swap(false) {
-			if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
-				seg.soil()
-				return fmt.Errorf("cannot sync %s: %w", seg.path, err)
+			if err := seg.toDisk(); err != nil {
+				return err
 			}
 		}
 	}

@@ -278,6 +278,15 @@ func (l *ledger) sync(r ref) {
 	}
 }
 
+// outlivedHost says that the slot is from before a power loss, or a restart of the host.
+func (l *ledger) outlivedHost(r ref) bool {
+	j := l.journal(r)
+	side := j.readers.enter()
+	defer j.readers.leave(side)
+	seg := j.table.Load().at(r.seq() >> segmentSlotsLog2)
+	return seg != nil && seg.head.boot != j.boot
+}
+
 // replace puts a new word in place of the one in v, frees the room of a slot that became final, and returns the slot as it is now.
 // It is false if somebody else was quicker.
 func (l *ledger) replace(v slotView, new word, booked uint64) (slotView, bool) {

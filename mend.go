@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// mender brings back damaged slots (see damage.go) as far as the store knows of them. It has no work on an ordinary day. It
-// waits for a life of the store that is ready; until then the payments in its hands are not sent, and hold their room.
+// mender brings back damaged slots (see damage.go) as far as the store knows of them, and looks there for what was out before a power loss. It has
+// no work on an ordinary day. It waits for a life of the store that is ready; until then the payments in its hands are not sent, and hold their room.
 type mender struct {
 	ledger   *ledger
 	store    mendStore
@@ -22,13 +22,12 @@ type mender struct {
 	given  mendWork
 	kicked chan struct{} // capacity 1
 
-	work     mendWork // run's own
-	crossing []ref    // run's own: were out at one processor, and have to be looked up at the other first
+	work mendWork // run's own
 }
 
 // mendWork is what a journal's scan could not judge by itself.
 type mendWork struct {
-	slots    []damagedSlot
+	slots    []waitingSlot
 	searched []*journal
 }
 
@@ -85,9 +84,8 @@ func (m *mender) run(ctx context.Context) {
 				m.log.Debug("damaged slots wait for the store", "error", err)
 			}
 		}
-		m.cross(ctx)
 		retry = nil
-		if !m.work.empty() || len(m.crossing) > 0 {
+		if !m.work.empty() {
 			retry = time.After(mendRetry)
 		}
 	}
@@ -125,17 +123,17 @@ type mendCount struct{ ended, doubtful, out, setAside int }
 
 func (c *mendCount) tell(log *slog.Logger) {
 	if *c != (mendCount{}) {
-		log.Warn("damaged slots were dealt with", "final_in_store", c.ended, "to_be_looked_up", c.doubtful, "pinned", c.out, "set_aside", c.setAside)
+		log.Warn("slots that were damaged, or out before a power loss, were dealt with", "final_in_store", c.ended, "to_be_looked_up", c.doubtful, "to_be_pinned", c.out, "set_aside", c.setAside)
 	}
 }
 
-// mendKnown deals with the slots of which only the word was damaged, and leaves the others in hand. One that is in doubt keeps its word
-// until both processors have answered, so that a start in between finds it in doubt again.
+// mendKnown deals with the slots of which only the word was damaged, or is doubted, and leaves the others in hand. One that is in doubt keeps its
+// word until the processors have answered, so that a start in between finds it in doubt again.
 func (m *mender) mendKnown(ctx context.Context, done *mendCount) error {
 	views := make([]slotView, 0, len(m.work.slots))
 	ids := make([]paymentID, 0, len(m.work.slots))
 	for _, d := range m.work.slots {
-		if v, ok := m.ledger.read(d.ref); ok && d.known && v.word.state() == slotFree {
+		if v, ok := m.ledger.read(d.ref); ok && d.known && (v.word.state() == slotFree || v.word.state() == slotSent) {
 			views, ids = append(views, v), append(ids, v.id)
 		}
 	}
@@ -148,8 +146,8 @@ func (m *mender) mendKnown(ctx context.Context, done *mendCount) error {
 		case rec.found && rec.final():
 			m.end(v, rec)
 			done.ended++
-		case v.word.wasOut() && m.plausible(v.acceptedAt, v.word):
-			m.crossing = append(m.crossing, v.ref)
+		case v.word.state() == slotSent, v.word.wasOut() && m.plausible(v.acceptedAt, v.word):
+			m.resolver.cross(v.ref)
 			done.out++
 		default:
 			if v, ok := m.ledger.replace(v, damagedWord, 0); ok {
@@ -158,7 +156,7 @@ func (m *mender) mendKnown(ctx context.Context, done *mendCount) error {
 			}
 		}
 	}
-	m.work.slots = slices.DeleteFunc(m.work.slots, func(d damagedSlot) bool { return d.known })
+	m.work.slots = slices.DeleteFunc(m.work.slots, func(d waitingSlot) bool { return d.known })
 	return nil
 }
 
@@ -197,7 +195,7 @@ func (m *mender) mendUnknown(r ref, claims map[string]map[uint64]record, done *m
 			done.setAside++
 		}
 	case v.word.wasOut() && m.plausible(rec.acceptedAt, v.word) && j.rebuild(r.seq(), rec, v.word):
-		m.crossing = append(m.crossing, r)
+		m.resolver.cross(r)
 		done.out++
 	case j.rebuild(r.seq(), rec, damagedWord):
 		m.resolver.doubt(r)
@@ -252,35 +250,4 @@ func (m *mender) end(v slotView, rec foundRecord) {
 		w, booked = w.foreignAt(rec.processor, rec.amount, v.acceptedAt, rec.requestedAt)
 	}
 	m.ledger.replace(v, w, booked)
-}
-
-// cross looks up payments whose word says that an attempt was out at one processor, at the other one: six check bits alone are
-// not enough to send to either. Those that are not there are pinned as the word says.
-func (m *mender) cross(ctx context.Context) {
-	left := m.crossing[:0]
-	for _, r := range m.crossing {
-		v, ok := m.ledger.read(r)
-		if !ok || !v.word.wasOut() || ctx.Err() != nil {
-			continue
-		}
-		other := onDefault
-		if v.word.processor() == onDefault {
-			other = onFallback
-		}
-		res := m.resolver.processors[other].lookUp(v.id)
-		m.metrics.lookUp(other, res)
-		switch res.kind {
-		case lookUpFound:
-			if v, ok := m.ledger.paidAs(v, other, res.amount, res.requestedAt); ok {
-				m.resolver.settler.addNow(v.ref)
-			}
-		case lookUpAbsent:
-			if v, ok := m.ledger.replace(v, v.word.with(slotSent), 0); ok {
-				m.resolver.pin(v)
-			}
-		case lookUpNoAnswer:
-			left = append(left, r)
-		}
-	}
-	m.crossing = left
 }

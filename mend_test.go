@@ -36,7 +36,7 @@ func (w *testWorld) at(p processorID) *fakeProcessor {
 	return [processors]*fakeProcessor{onDefault: w.def, onFallback: w.fall}[p]
 }
 
-func (w *testWorld) other(p processorID) *fakeProcessor { return w.at(onDefault + onFallback - p) }
+func (w *testWorld) other(p processorID) *fakeProcessor { return w.at(p.other()) }
 
 // damagedWorld has a Redis that outlives the instance.
 func damagedWorld(t *testing.T) *testWorld {
@@ -111,7 +111,7 @@ func (w *testWorld) paidOnce(t *testing.T, g *testGalo, n int) {
 			t.Errorf("payment %d is %s", i, s)
 		}
 	}
-	want := wantSummary(w.def.count(), fmt.Sprintf("%d.00", w.def.count()), w.fall.count(), fmt.Sprintf("%d.00", w.fall.count()))
+	want := w.booked()
 	eventually(t, "the summary is "+want, func() bool { return g.summary("") == want })
 }
 

@@ -22,6 +22,9 @@ const (
 // processors is how many there are: arrays are indexed by processorID.
 const processors = 2
 
+// other is the one that p is not.
+func (p processorID) other() processorID { return onFallback - p }
+
 // String returns the name that keys, logs and metrics use.
 func (p processorID) String() string {
 	switch p {

@@ -26,7 +26,7 @@ type found struct {
 	sent      []ref // an attempt whose outcome nobody saw: pinned
 	settling  []ref // paid or invalid: to be settled
 	elsewhere []ref
-	waiting   []damagedSlot // not what was once written: for the mender
+	waiting   []waitingSlot // not what was once written, or sent before the host went down: for the mender
 	searched  []*journal    // may have lost slots without a trace: for the mender, to look for their claims
 	damaged   int           // how many slots were found damaged
 	published int
@@ -92,8 +92,14 @@ func (j *journal) recover() (found, error) {
 			continue
 		}
 		seg.ids = newIDIndex()
+		seg.soil() // the process before may have died before it had synced
 		j.addSegment(seg)
 		unsettled = append(unsettled, seg)
+	}
+	if j.durable { // they may have been made when nothing had to be on the disk
+		if err := syncDir(j.dir); err != nil {
+			return f, fmt.Errorf("cannot sync %s: %w", j.dir, err)
+		}
 	}
 	all := j.scanAll(unsettled)
 	accepted := 0
@@ -194,6 +200,7 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 	last = -1
 	var report damageReport
 	defer j.tell(seg, &report)
+	var losers []uint32
 	for i := range seg.slots {
 		s := &seg.slots[i]
 		w := s.load()
@@ -206,7 +213,11 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 		last = i
 		f.published++
 		// Of two racing requests both may read accepted: died before one was taken back. Either may have the claim, so both ask for it.
-		seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))
+		if w.state().lost() {
+			losers = append(losers, uint32(i))
+		} else {
+			seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))
+		}
 		r := makeRef(j.number, seg.first()+uint64(i))
 		switch w.state() {
 		case slotAccepted, slotLeaving:
@@ -227,7 +238,11 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 			if !w.pinned() { // died before the answer: its outcome is unknown for ever
 				s.word.Store(uint64(w.pin()))
 			}
-			f.sent = append(f.sent, r)
+			if seg.head.boot != j.boot { // it may have been refused since, and sent to the other processor
+				f.waiting = append(f.waiting, waitingSlot{ref: r, known: true})
+			} else {
+				f.sent = append(f.sent, r)
+			}
 		case slotPaid, slotInvalid:
 			f.settling = append(f.settling, r)
 		case slotElsewhere:
@@ -237,5 +252,14 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 		case slotFree, slotStates:
 		}
 	}
+	seg.indexLosers(losers)
 	return last
+}
+
+// indexLosers indexes slots that lost their id to another one, once all others are: the one that won it may come behind, and it is the one to
+// tell by what was accepted.
+func (s *segment) indexLosers(positions []uint32) {
+	for _, at := range positions {
+		s.ids.insert(s.slots, at, indexHash(&s.slots[at].id))
+	}
 }

@@ -173,3 +173,25 @@ func TestOfTwoRacingSlotsTheClaimDecides(t *testing.T) {
 		})
 	}
 }
+
+// TestLoserOfARaceIsNotTakenForTheWinner: of two requests with one id at once the later slot won, and the earlier one was refused, under
+// another amount. After a start it is the winner that is found.
+func TestLoserOfARaceIsNotTakenForTheWinner(t *testing.T) {
+	for _, lost := range []slotState{slotDuplicate, slotConflict} {
+		dir := t.TempDir()
+		l, _ := openTestLedger(t, dir)
+		v := accept(t, l, 1, 1000)
+		accept(t, l, 2, 2000)
+		s := &l.active.table.Load().list[0].slots[1]
+		s.id = v.id
+		s.sum = s.checksum(l.active.seed)
+		must(t)(l.become(v, lost))
+		crash(l)
+
+		l, _ = openTestLedger(t, dir)
+		defer l.close()
+		if found, _ := l.find(&v.id, indexHash(&v.id)); found.amount != 2000 || found.word.state() != slotAccepted {
+			t.Errorf("beside one that is %s: found %d cents, %s", lost, found.amount, found.word.state())
+		}
+	}
+}

@@ -143,12 +143,18 @@ func (j *journal) mapAgainLocked(number uint64) error {
 	}
 	seg.bringIn()
 	seg.ids = newIDIndex()
+	var losers []uint32
 	for i := range seg.slots {
 		s := &seg.slots[i]
-		if w := s.load(); w != 0 && s.intact(w, seg.first()+uint64(i), j.seed) {
+		switch w := s.load(); {
+		case w == 0 || !s.intact(w, seg.first()+uint64(i), j.seed):
+		case w.state().lost():
+			losers = append(losers, uint32(i))
+		default:
 			seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))
 		}
 	}
+	seg.indexLosers(losers)
 	seg.finals.Store(segmentSlots) // that is why it was retired
 	seg.holesBelow = seg.first() + segmentSlots
 	seg.head.finalSince.Store(0) // from here on a start scans it again
@@ -179,9 +185,11 @@ func (j *journal) putBack(seg *segment) {
 // noteRequeue remembers for good that the slot is, or may be, queued again: how far the store says to have everything of this journal no
 // longer speaks for it.
 func (j *journal) noteRequeue(seq uint64) error {
-	if from := j.head.requeued.Load(); from == 0 || seq+1 < from {
-		j.head.requeued.Store(seq + 1)
+	from := j.head.requeued.Load()
+	if from == 0 || seq+1 < from {
+		from = seq + 1
 	}
+	j.head.requeued.Store(from) // whatever it was: a sync that failed before has left it unwritten, and the next one would not know
 	if !j.durable {
 		return nil
 	}

@@ -54,8 +54,17 @@ type pin struct {
 // doubt is a payment that may be paid, or on its way, without a trace of it here.
 type doubt struct {
 	ref   ref
+	out   bool      // its slot says where it was sent, but that may be neither the last word nor true
 	since time.Time // when it was found
 	due   time.Time
+}
+
+// open says that nobody has found out since.
+func (d *doubt) open(w word) bool {
+	if d.out {
+		return w.wasOut() || w.state() == slotSent && w.pinned()
+	}
+	return w.state() == slotAccepted || w.state() == slotFree
 }
 
 const (
@@ -112,11 +121,19 @@ func (r *resolver) doubt(refs ...ref) {
 	for _, one := range refs {
 		r.ledger.journal(one).doubts.add(one.seq())
 	}
+	r.lookInto(false, refs)
+}
+
+// cross takes payments over that were sent to one processor, as their slots have it, and perhaps to the other one: their words are damaged,
+// or from before a power loss, when a later one may not have reached the disk. Once the other one does not know them, they are pinned.
+func (r *resolver) cross(refs ...ref) { r.lookInto(true, refs) }
+
+func (r *resolver) lookInto(out bool, refs []ref) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	for _, one := range refs {
-		r.doubts = append(r.doubts, doubt{ref: one, since: now, due: now})
+		r.doubts = append(r.doubts, doubt{ref: one, out: out, since: now, due: now})
 	}
 	r.kick()
 }
@@ -304,37 +321,35 @@ func (r *resolver) sendAgain(v slotView, at processorID) bool {
 	return false
 }
 
-// settleDoubt asks both processors for a payment that reads accepted, or not at all, and may be paid. Only when both have answered that they do
-// not know it may it be sent, and only when no attempt from before can be under way any more: until then their word proves nothing.
+// settleDoubt asks both processors for a payment in doubt. One that reads accepted, or nothing at all, may be sent when both have answered that
+// they do not know it; one that was out is pinned where it was when the other one has. But that counts only when no attempt from before can be
+// under way any more: until then their word proves nothing.
 func (r *resolver) settleDoubt(d doubt) {
 	v, ok := r.ledger.read(d.ref)
-	if st := v.word.state(); !ok || st != slotAccepted && st != slotFree {
+	if !ok || !d.open(v.word) {
 		return
 	}
 	asked := time.Now()
-	absent := 0
+	var absent [processors]bool
 	for id := range processorID(processors) {
-		res := r.processors[id].lookUp(v.id)
-		r.metrics.lookUp(id, res)
-		switch res.kind {
+		switch res := r.ask(v, id); res.kind {
 		case lookUpFound:
 			if v, ok := r.ledger.paidAs(v, id, res.amount, res.requestedAt); ok {
 				r.settler.addNow(v.ref)
 			}
 			return
 		case lookUpAbsent:
-			absent++
+			absent[id] = true
 		case lookUpNoAnswer:
 		}
 	}
 	certain := d.since.Add(r.doubtGrace)
+	answered := absent[onDefault] && absent[onFallback] || d.out && absent[v.word.processor().other()]
 	switch {
-	case absent == processors && !asked.Before(certain):
-		if v, ok := r.ledger.cleared(v); ok {
-			r.feeder.add(v.ref)
-		}
+	case answered && !asked.Before(certain):
+		r.endDoubt(d, v)
 		return
-	case absent == processors:
+	case answered:
 		d.due = certain
 	default:
 		d.due = time.Now().Add(doubtRetry)
@@ -343,6 +358,19 @@ func (r *resolver) settleDoubt(d doubt) {
 	defer r.mu.Unlock()
 	r.doubts = append(r.doubts, d)
 	r.kick()
+}
+
+// endDoubt sends a payment on its way again, of which the processors do not know.
+func (r *resolver) endDoubt(d doubt, v slotView) {
+	if d.out {
+		if v, ok := r.ledger.become(v, slotSent); ok {
+			r.pin(v)
+		}
+		return
+	}
+	if v, ok := r.ledger.cleared(v); ok {
+		r.feeder.add(v.ref)
+	}
 }
 
 // pinned is how many payments wait for their outcome to be found out.

@@ -71,8 +71,8 @@ func (j *journal) retireSegment(seg *segment) error {
 		return nil // something in it was queued again meanwhile
 	}
 	if j.durable { // or the head might outlive a word that it speaks for
-		if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
-			return fmt.Errorf("cannot sync %s: %w", seg.path, err)
+		if err := seg.toDisk(); err != nil {
+			return err
 		}
 	}
 	since := nowMicros()
@@ -209,8 +209,5 @@ func (j *journal) syncBeforeMark(seg *segment) error {
 	if !j.durable {
 		return nil
 	}
-	if err := unix.Fdatasync(int(seg.file.Fd())); err != nil {
-		return fmt.Errorf("cannot sync %s: %w", seg.path, err)
-	}
-	return nil
+	return seg.toDisk()
 }

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -19,6 +20,7 @@ const (
 	segmentHeader = 4096
 	segmentBytes  = segmentHeader + segmentSlots*slotSize
 	segmentSuffix = ".segment"
+	slotsInPage   = 4096 / slotSize // a larger page is touched more than once
 
 	formatVersion = 1
 	// newestVersion is the highest version that is believed to be one, and not a damaged 1.
@@ -56,6 +58,8 @@ type segment struct {
 	// holesBelow is the sequence below which a slot that was never published never will be: set once, by recovery.
 	holesBelow uint64
 	dirty      atomic.Bool  // set after every store, by soil, and taken back before a sync
+	datasync   func() error // the file's; tests have it fail
+	syncing    sync.Mutex   // held in toDisk
 	finals     atomic.Int64 // slots that are final, or holes that nobody will ever publish; retired when it reaches segmentSlots
 }
 
@@ -104,10 +108,9 @@ func createSegment(dir string, j journalID, number uint64, boot [16]byte, durabl
 		return discard(err)
 	}
 	seg.ids = newIDIndex()
-	const perPage = segmentHeader / slotSize
-	for i := 0; i < segmentSlots; i += perPage {
+	for i := 0; i < segmentSlots; i += slotsInPage {
 		seg.slots[i].word.Store(0) // a write to every page now spares an append the fault
-		if rest != nil && i/perPage%touchAtOnce == touchAtOnce-1 {
+		if rest != nil && i/slotsInPage%touchAtOnce == touchAtOnce-1 {
 			rest()
 		}
 	}
@@ -222,8 +225,9 @@ func mapSegment(file *os.File, path string, number uint64) (*segment, error) {
 	}
 	return &segment{
 		number: number, path: path, file: file, data: data,
-		head:  (*segmentHead)(unsafe.Pointer(&data[0])),
-		slots: unsafe.Slice((*slot)(unsafe.Pointer(&data[segmentHeader])), segmentSlots),
+		datasync: func() error { return unix.Fdatasync(int(file.Fd())) },
+		head:     (*segmentHead)(unsafe.Pointer(&data[0])),
+		slots:    unsafe.Slice((*slot)(unsafe.Pointer(&data[segmentHeader])), segmentSlots),
 	}, nil
 }
 
@@ -259,6 +263,24 @@ func (s *segment) soil() {
 	if !s.dirty.Load() {
 		s.dirty.Store(true)
 	}
+}
+
+// toDisk writes to the disk what was stored before the call. The kernel takes pages that it could not write for clean, and tells of it once: if
+// they were left so, the next call would succeed and prove nothing. So after an error all of them are stored into again; one call at a time, or
+// another one would be told that all is well in between.
+func (s *segment) toDisk() error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	err := s.datasync()
+	if err == nil {
+		return nil
+	}
+	s.head.finalSince.v.Add(0)
+	for i := 0; i < len(s.slots); i += slotsInPage {
+		s.slots[i].word.Add(0)
+	}
+	s.soil()
+	return fmt.Errorf("cannot sync %s: %w", s.path, err)
 }
 
 func syncDir(dir string) error {
