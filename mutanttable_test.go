@@ -50,6 +50,66 @@ var mutants = []mutant{
 		edits: []edit{{` && m.plausible(v.acceptedAt, v.word):`, `:`}},
 	},
 	{
+		name: "believes a word that reads sent after a power loss",
+		file: "recover.go", tests: "TestAfterAPowerLossWhatReadsSentMayBeAtTheOther",
+		edits: []edit{{`if seg.head.boot != j.boot { // it may have been refused since`, `if false { // it may have been refused since`}},
+	},
+	{
+		name: "takes a look-up for the last word while an attempt from before a power loss may be under way",
+		file: "resolver.go", tests: "TestAfterAPowerLossAnAttemptMayStillLand",
+		edits: []edit{{`case answered && !asked.Before(certain):`, `case answered && !asked.Before(d.since):`}},
+	},
+	{
+		name: "sends what lost its claim before a power loss without asking",
+		file: "elsewhere.go", tests: "TestAfterAPowerLossWhatReadsSentMayBeAtTheOther",
+		edits: []edit{{`case e.ledger.late(v), e.ledger.outlivedHost(v.ref):`, `case e.ledger.late(v):`}},
+	},
+	{
+		name: "takes pages for written that the kernel could not write",
+		file: "segment.go", tests: "TestSyncThatFailedIsNotBelievedTheSecondTime",
+		edits: []edit{{`		s.slots[i].word.Add(0)
+`, `		_ = i
+`}},
+	},
+	{
+		name: "does not write to the disk what an earlier process had stored",
+		file: "recover.go", tests: "TestSyncAfterAStartWritesWhatWasThere",
+		edits: []edit{{`		seg.soil() // the process before may have died before it had synced
+`, ``}},
+	},
+	{
+		name: "takes the loser of a race for the winner after a start",
+		file: "recover.go", tests: "TestLoserOfARaceIsNotTakenForTheWinner",
+		edits: []edit{{`		if w.state().lost() {`, `		if false {`}},
+	},
+	{
+		name: "lets a full Redis refuse what would make room in it",
+		file: "redisscripts.go", tests: "TestFullRedisCanBeMadeRoomIn",
+		edits: []edit{{`redis.call('PERSIST', KEYS[1])
+`, ``}},
+	},
+	{
+		name: "takes a life for one that is not ready when an answer comes late",
+		file: "redisstore.go", tests: "TestLifeStaysReadyWhateverComesLate",
+		edits: []edit{{`		if rest == stateReady {
+			s.nowReady(t)
+		}
+`, `		s.current.Store(&life{token: t, ready: rest == stateReady})
+`}},
+	},
+	{
+		name: "settles from a journal that may have missed a purge",
+		file: "settle.go", tests: "TestAdoptedJournalIsEnteredBeforeItIsSettled",
+		edits: []edit{{`if s.inHand > 0 && !s.allReplayed(s.store.token()) {`, `if false {`}},
+	},
+	{
+		name: "takes a doubled answer over TLS for the next one",
+		file: "processorconn.go", tests: "TestDoubledAnswerOverTLSIsNotTheNextOnes",
+		edits: []edit{{`	if !c.used {
+`, `	if true {
+`}},
+	},
+	{
 		name: "sends a payment whose outcome is unknown to the other processor",
 		file: "worker.go", model: true, tests: "TestTimeoutStaysWithItsProcessor",
 		edits: []edit{{`			if v, ok = p.ledger.pinned(v); ok {
@@ -272,7 +332,7 @@ end
 	{
 		name: "does not look at the mark at a heartbeat",
 		file: "redisscripts.go", tests: "TestBeatSaysWhatAReportSays",
-		edits: []edit{{`script(luaLife + luaMark + luaHeard + luaBeat)`, `script(luaLife + luaHeard + luaBeat)`}},
+		edits: []edit{{`script(luaLife + luaMark + luaWhenFull + luaHeard + luaBeat)`, `script(luaLife + luaWhenFull + luaHeard + luaBeat)`}},
 	},
 	{
 		name: "never asks for news of room at a quiet connection",

@@ -57,9 +57,10 @@ func (s *redisStore) forgetLife(t lifeToken) {
 	}
 }
 
-func (s *redisStore) setReady(t lifeToken, ready bool) {
-	if known := s.current.Load(); known != nil && known.token == t && known.ready != ready {
-		s.current.CompareAndSwap(known, &life{token: t, ready: ready})
+// nowReady notes that the life t is ready. It is never taken back: an answer from before that may come behind the one that says so.
+func (s *redisStore) nowReady(t lifeToken) {
+	if known := s.current.Load(); known != nil && known.token == t && !known.ready {
+		s.current.CompareAndSwap(known, &life{token: t, ready: true})
 	}
 }
 
@@ -176,7 +177,9 @@ func (s *redisStore) report(ctx context.Context, t lifeToken, journal string, se
 		return false, fmt.Errorf("cannot report journal %s: %w", journal, err)
 	}
 	s.here.Store(here)
-	s.setReady(t, state == stateReady)
+	if state == stateReady {
+		s.nowReady(t)
+	}
 	return state == stateReady, nil
 }
 

@@ -9,7 +9,7 @@ import (
 // storeScript is one Lua script. Redis runs it as one atomic step, but does not roll back what it wrote before
 // an error: so every script reads all it needs first (a key of the wrong type stops it there) and only then
 // writes. Its first write is one that Redis refuses when it is out of memory, so that this, too, leaves nothing
-// half done.
+// half done; but see luaWhenFull.
 type storeScript struct {
 	source string
 	script *redis.Script
@@ -40,19 +40,19 @@ func newStoreScripts() *storeScripts {
 		return one
 	}
 	s.begin = script(luaBegin)
-	s.report = script(luaLife + luaHeard + luaReport)
-	s.beat = script(luaLife + luaMark + luaHeard + luaBeat)
-	s.leave = script(luaLife + luaLeave)
+	s.report = script(luaLife + luaWhenFull + luaHeard + luaReport)
+	s.beat = script(luaLife + luaMark + luaWhenFull + luaHeard + luaBeat)
+	s.leave = script(luaLife + luaWhenFull + luaLeave)
 	s.claim = script(luaLife + luaGet + luaClaim)
 	s.settle = script(luaLife + luaMark + luaSettle)
 	s.records = script(luaLife + luaMark + luaGet + luaRecords)
-	s.purge = script(luaLife + luaPurge)
+	s.purge = script(luaLife + luaWhenFull + luaPurge)
 	s.poll = script(luaLife + luaPoll)
 	s.pollDone = script(luaLife + luaPollDone)
-	s.sweep = script(luaLife + luaMark + luaSweep)
-	s.swept = script(luaLife + luaMark + luaSwept)
+	s.sweep = script(luaLife + luaMark + luaWhenFull + luaSweep)
+	s.swept = script(luaLife + luaMark + luaWhenFull + luaSwept)
 	s.forget = script(luaLife + luaMark + luaForget)
-	s.bury = script(luaLife + luaMark + luaBury)
+	s.bury = script(luaLife + luaMark + luaWhenFull + luaBury)
 	s.unlink = script(luaLife + luaMark + luaUnlink)
 	s.unreject = script(luaLife + luaMark + luaUnreject)
 	s.disown = script(luaLife + luaDisown)
@@ -131,6 +131,12 @@ if mark ~= ARGV[3] then
 end
 `
 
+// luaWhenFull opens scripts that make room in the end, or that those need which do, and take hardly any themselves. A Redis that is out of memory
+// refuses a script's first write, unless that cannot take any, and then no other. This one changes nothing: the life does not expire.
+const luaWhenFull = `
+redis.call('PERSIST', KEYS[1])
+`
+
 // luaBegin: KEYS life, mark, reports, progress, layout, poll keys...; ARGV run id, nonce, the caller's mark, the poll
 // window in milliseconds, the caller's layout. A life that began in this run of the server goes on; any other one is over.
 // A store of another layout, or with a life and no layout, is refused.
@@ -142,6 +148,7 @@ if layout ~= ARGV[5] then
 end
 local mark = redis.call('GET', KEYS[2]) or '0'
 local progress = redis.call('HGETALL', KEYS[4])
+` + luaWhenFull + `
 local run = ARGV[1] .. '.'
 if not life or string.sub(life, 1, #run) ~= run then
   life = run .. ARGV[2] .. ':replaying'

@@ -301,7 +301,9 @@ func (s *redisStore) refusal(t lifeToken, err error) error {
 		s.forgetLife(t)
 		return errNoLife
 	case "LIFESTATE":
-		s.setReady(t, rest == stateReady)
+		if rest == stateReady {
+			s.nowReady(t)
+		}
 		return errNoLife
 	case "PURGED":
 		mark, bad := strconv.ParseUint(rest, 10, 64)

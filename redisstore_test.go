@@ -434,6 +434,56 @@ func TestFullRedisRefusesWholeBatches(t *testing.T) {
 	settleAll(t, s, token, paid...)
 }
 
+// TestFullRedisCanBeMadeRoomIn: what retention and a purge are for is not refused by a Redis that is full, nor what they need.
+func TestFullRedisCanBeMadeRoomIn(t *testing.T) {
+	url := startRedis(t).url()
+	s, token := readyStore(t, url)
+	conn := rawConn(t, url)
+	for i := range 100 {
+		settleAll(t, s, token, paidOne(i, onDefault, noon+micros(i)*minuteLength, 1990))
+	}
+	do(t, conn, "CONFIG", "SET", "maxmemory", "1mb")
+	again := openStore(t, url)
+	born, err := again.beginLife(t.Context(), 0)
+	if err != nil || born.token != token {
+		t.Fatalf("beginning the life: %+v, %v", born, err)
+	}
+	if _, err := again.report(t.Context(), token, "j2", true, []string{"j2"}); err != nil {
+		t.Error(err)
+	}
+	if err := again.beat(t.Context(), token, 0, true, []string{"j2"}); err != nil {
+		t.Error(err)
+	}
+	if err := again.forgetBefore(t.Context(), noon+50*minuteLength); err != nil {
+		t.Error(err)
+	}
+	if lookUp(t, again, testID(1)).found || !lookUp(t, again, testID(99)).found {
+		t.Error("what is old is there, or what is not is gone")
+	}
+	if mark, err := again.purge(t.Context(), token, 1); err != nil || mark != 1 {
+		t.Errorf("purged to %d, %v", mark, err)
+	}
+	waitFor(t, "purged history is gone", func() bool { return countKeys(t, conn, keyPrefix+"0:*") == 0 })
+	if err := again.leave(t.Context(), token, []string{"j2"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLifeStaysReadyWhateverComesLate: a question was refused, since the life was not ready, and its answer comes behind the one that says that
+// it is.
+func TestLifeStaysReadyWhateverComesLate(t *testing.T) {
+	s, token := readyStore(t, startRedis(t).url())
+	if err := s.refusal(token, redis.Error("LIFESTATE "+stateReplaying)); !errors.Is(err, errNoLife) {
+		t.Error(err)
+	}
+	if !s.ready() {
+		t.Error("the life is taken for one that is not ready")
+	}
+	if err := s.eachClaim(t.Context(), token, func(record) {}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLostScriptsAreLoadedAgain(t *testing.T) {
 	eachServer(t, func(t *testing.T, url string) {
 		s, token := readyStore(t, url)

@@ -189,6 +189,10 @@ func (s *settler) work(ctx context.Context) {
 		return
 	}
 	s.inHand += s.queue.popInto(s.refs[s.inHand:])
+	if s.inHand > 0 && !s.allReplayed(s.store.token()) { // a journal was adopted since, and may have missed a purge: it is entered first
+		s.kick()
+		return
+	}
 	if s.inHand > 0 {
 		if err := s.settle(ctx, s.refs[:s.inHand]); err != nil {
 			s.retry(ctx, err)

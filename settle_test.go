@@ -19,6 +19,8 @@ type slowSettles struct {
 	heard   []time.Time
 	batches int
 	leaves  int
+	did     []string               // "report" of a journal, or "settle" of a batch that is no replay
+	onBeat  atomic.Pointer[func()] // called once
 }
 
 func (s *slowSettles) beginLife(ctx context.Context, mark uint64) (newLife, error) {
@@ -33,16 +35,20 @@ func (s *slowSettles) leave(context.Context, lifeToken, []string) error {
 	return nil
 }
 
-func (s *slowSettles) settle(context.Context, lifeToken, uint64, []settlement, []journalProgress) ([]paymentID, error) {
+func (s *slowSettles) settle(_ context.Context, _ lifeToken, _ uint64, _ []settlement, progress []journalProgress) ([]paymentID, error) {
 	time.Sleep(s.took)
 	if s.away.Load() {
 		return nil, errors.New("the store is away")
 	}
 	s.batches++
+	if progress != nil {
+		s.did = append(s.did, "settle")
+	}
 	return nil, nil
 }
 
-func (s *slowSettles) report(_ context.Context, _ lifeToken, _ string, settled bool, _ []string) (bool, error) {
+func (s *slowSettles) report(_ context.Context, _ lifeToken, journal string, settled bool, _ []string) (bool, error) {
+	s.did = append(s.did, "report "+journal)
 	if settled {
 		s.heard = append(s.heard, time.Now())
 	}
@@ -52,6 +58,9 @@ func (s *slowSettles) report(_ context.Context, _ lifeToken, _ string, settled b
 func (s *slowSettles) beat(ctx context.Context, t lifeToken, _ uint64, settled bool, _ []string) error {
 	if s.away.Load() {
 		return errors.New("the store is away")
+	}
+	if do := s.onBeat.Swap(nil); do != nil {
+		(*do)()
 	}
 	_, err := s.report(ctx, t, "", settled, nil)
 	return err
@@ -183,6 +192,41 @@ func TestOnlyReplayedJournalsAreHeardOf(t *testing.T) {
 			t.Errorf("one was not replayed: %v, %t", names, all)
 		}
 		s.ledger.journals.Store(&ours)
+	})
+}
+
+// TestAdoptedJournalIsEnteredBeforeItIsSettled: it is adopted between the look at the life and the batch, and may have missed a purge.
+func TestAdoptedJournalIsEnteredBeforeItIsSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowSettles{}
+		s, stop := runSettler(t, store)
+		f, err := openFolder(s.ledger.folder.path, "other", false, quietLog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, _, err := openLedger(f, newClock(), 100, time.Hour, quietLog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(other.become(accept(t, other, 1, 100), slotPaid))
+		id := other.active.id
+		crash(other)
+		adopt := func() {
+			found, err := s.ledger.adoptOrphans(map[journalID]bool{id: true})
+			if err != nil || len(found.settling) != 1 {
+				t.Errorf("adopted %+v, %v", found, err)
+			}
+			for _, r := range found.settling {
+				s.add(r)
+			}
+		}
+		store.onBeat.Store(&adopt)
+		time.Sleep(3 * heartbeat)
+		stop()
+		entered, settled := slices.Index(store.did, "report "+id.String()), slices.Index(store.did, "settle")
+		if entered < 0 || settled < entered {
+			t.Errorf("the settler did %q", store.did)
+		}
 	})
 }
 
