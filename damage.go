@@ -21,7 +21,7 @@ import (
 // account; its 64 bytes go into damaged.log, as they were found. The mender then asks the shared store about it:
 //
 //   - the word is damaged, id and amount are not: the payment's final record ends it; without one it is doubtful, and is looked
-//     up at both processors before anything is sent. It waits until both have answered;
+//     up at both processors before anything is sent. It waits until both have answered, or the other one, where it says that an attempt was out;
 //   - id and amount are not to be trusted: the claim that names this very slot has them. Settled payments have no claim any
 //     more, so a slot without one was final or never claimed: it is set aside, counts as final, and is in damaged.log.
 //

@@ -197,6 +197,9 @@ func TestSyncThatFailedIsNotBelievedTheSecondTime(t *testing.T) {
 	l, _ := openTestLedger(t, t.TempDir())
 	defer l.close()
 	seg := l.active.table.Load().list[0]
+	if err := seg.datasync(); err != nil || dirtyBytes(t, seg.data) >= segmentBytes {
+		t.Skipf("a file system where a sync leaves %d bytes to be written (%v)", dirtyBytes(t, seg.data), err)
+	}
 	accept(t, l, 1, 100)
 	write, fails := seg.datasync, true
 	seg.datasync = func() error {
@@ -242,20 +245,24 @@ func dirtyBytes(t *testing.T, mapped []byte) (sum int) {
 	return sum
 }
 
-// TestSyncAfterAStartWritesWhatWasThere: the process before was killed before its first sync. A client that repeats its payment must not have
-// its 202 before that is on the disk.
+// TestSyncAfterAStartWritesWhatWasThere: the process before was killed before its first sync, or after one that failed. A client that repeats
+// its payment must not have its 202 before that is on the disk.
 func TestSyncAfterAStartWritesWhatWasThere(t *testing.T) {
 	dir := t.TempDir()
 	l, _ := openTestLedger(t, dir)
 	accept(t, l, 1, 100)
 	crash(l)
-	l, _ = openTestLedger(t, dir)
+	f, err := openFolder(dir, "test", true, quietLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, _, err = openLedger(f, newClock(), 100, time.Hour, quietLog()); err != nil {
+		t.Fatal(err)
+	}
 	defer l.close()
-	synced := false
 	seg := l.active.table.Load().list[0]
-	seg.datasync = func() error { synced = true; return nil }
-	if err := l.active.sync(); err != nil || !synced {
-		t.Errorf("%v, synced %t", err, synced)
+	if dirty := dirtyBytes(t, seg.data); dirty < segmentBytes || !seg.dirty.Load() {
+		t.Errorf("%d of %d bytes are written by the next sync, if there is one: %t", dirty, segmentBytes, seg.dirty.Load())
 	}
 }
 

@@ -192,8 +192,12 @@ func (c *journalCommand) operate(id journalID) (*operator, func() error, error) 
 	}
 	feeder := newFeeder(nil, mayBePending)
 	r := newResolver(l, nil, s, feeder, clients, s.metrics, c.log)
-	for _, pinned := range found.sent {
-		if v, ok := l.read(pinned); ok {
+	pinned := found.sent
+	for _, w := range found.waiting { // those that were sent before the host went down, too: they are asked about once more when they have an owner
+		pinned = append(pinned, w.ref)
+	}
+	for _, one := range pinned {
+		if v, ok := l.read(one); ok && v.word.state() == slotSent {
 			r.pin(v)
 		}
 	}

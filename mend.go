@@ -38,7 +38,7 @@ type mendStore interface {
 	eachClaim(ctx context.Context, t lifeToken, visit func(record)) error
 }
 
-// mendRetry is how soon the store or a processor is asked again after no answer.
+// mendRetry is how soon the store is asked again after no answer.
 const mendRetry = time.Second
 
 func newMender(l *ledger, store mendStore, lf *lifeWatch, r *resolver, m *metrics, log *slog.Logger) *mender {
@@ -60,7 +60,7 @@ func (m *mender) add(f found) {
 	}
 }
 
-// run mends until ctx ends. What it did not come to is found damaged again at the next start.
+// run mends until ctx ends. What it did not come to is found again at the next start.
 func (m *mender) run(ctx context.Context) {
 	var retry <-chan time.Time
 	for {
@@ -81,7 +81,7 @@ func (m *mender) run(ctx context.Context) {
 				return
 			}
 			if err := m.mend(ctx, token); err != nil {
-				m.log.Debug("damaged slots wait for the store", "error", err)
+				m.log.Debug("slots wait for the store", "error", err)
 			}
 		}
 		retry = nil

@@ -74,7 +74,7 @@ var mutants = []mutant{
 	{
 		name: "does not write to the disk what an earlier process had stored",
 		file: "recover.go", tests: "TestSyncAfterAStartWritesWhatWasThere",
-		edits: []edit{{`		seg.soil() // the process before may have died before it had synced
+		edits: []edit{{`			seg.soilAll() // the process before may have died before it had synced, or after it could not
 `, ``}},
 	},
 	{

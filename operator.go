@@ -174,16 +174,16 @@ func (o *operator) requeue(ctx context.Context, id paymentID) (string, error) {
 	if err := o.order(ctx, func(ctx context.Context) error { return o.reopen(ctx, r, id) }); err != nil {
 		return "", fmt.Errorf("cannot queue payment %s again: %w", id, err)
 	}
-	return fmt.Sprintf("payment %s was rejected, and is queued again: it may go to either processor", id), nil
+	return fmt.Sprintf("payment %s was rejected, and is queued again: once both processors have said that they do not know it, it may go to either", id), nil
 }
 
-// reopen queues the slot again and hands it on. All of it is one order: it may be carried out when nobody waits for it any more.
+// reopen queues the slot again and hands it on, to be looked up first. All of it is one order: it may be carried out when nobody waits for it any more.
 func (o *operator) reopen(ctx context.Context, r ref, id paymentID) error {
 	if err := o.settler.requeue(ctx, r); err != nil {
 		return err
 	}
 	o.ledger.sync(r)
-	o.feeder.add(r)
+	o.resolver.doubt(r) // it may have been queued again before, and paid, and a power loss have taken the trace
 	o.log.Warn("rejected payment queued again by an operator", "id", id.String())
 	return nil
 }
@@ -232,6 +232,10 @@ func (o *operator) resolveUnpaid(ctx context.Context, r ref) (string, error) {
 	p, ok := o.resolver.seize(ctx, r)
 	if !ok {
 		v, _ := o.ledger.read(r)
+		if v.word.state() == slotSent && o.ledger.outlivedHost(r) {
+			return "", &refusal{503, fmt.Sprintf("it was sent before the host went down, perhaps to %s as well, which has yet to say that it does not know it: nothing was done; try again",
+				v.word.processor().other())}
+		}
 		if v.word.state() == slotSent {
 			return "", &refusal{503, "an attempt is out, and its outcome is not known yet: nothing was done; try again"}
 		}

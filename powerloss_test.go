@@ -167,6 +167,7 @@ func moody(random func(int) int) func(rw http.ResponseWriter, _ fakePayment, wri
 		case 0:
 			rw.WriteHeader(lostAnswer) // nothing was written
 		case 1, 2:
+			time.Sleep(10 * time.Millisecond) // so long it reads sent
 			rw.WriteHeader(http.StatusInternalServerError)
 		default:
 			return false
@@ -220,7 +221,7 @@ func (h *host) writeNowAndThen(ctx context.Context, random func(int) int) {
 			return
 		case <-h.dead:
 			return
-		case <-time.After(time.Duration(random(10)) * time.Millisecond):
+		case <-time.After(time.Duration(random(100)) * time.Millisecond):
 		}
 		h.disk.Lock()
 		h.synced = onDisk(h.t, h.g.ledger.active)
@@ -340,6 +341,9 @@ func powerLosses(t *testing.T, w *testWorld, d durability, tr tearing) {
 		for range 1 + chance(ids/losses/2) {
 			<-count
 			left--
+		}
+		if d == durableProcess { // what was refused is sent to the other processor meanwhile
+			time.Sleep(time.Duration(chance(200)) * time.Millisecond)
 		}
 		journal := filepath.Base(h.g.ledger.active.dir)
 		image := h.powerOff(tr, rand.New(rand.NewPCG(uint64(chance(1<<30)), seed)))

@@ -709,6 +709,7 @@ func (p *processor) trust(server *httptest.Server) {
 func TestDoubledAnswerOverTLSIsNotTheNextOnes(t *testing.T) {
 	for _, behind := range []time.Duration{0, 20 * time.Millisecond} {
 		var asked atomic.Int32
+		doubled := make(chan struct{})
 		server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if asked.Add(1) > 1 {
 				w.WriteHeader(http.StatusInternalServerError)
@@ -720,12 +721,13 @@ func TestDoubledAnswerOverTLSIsNotTheNextOnes(t *testing.T) {
 				return
 			}
 			t.Cleanup(func() { conn.Close() })
-			for range 2 {
+			for i := range 2 {
+				time.Sleep(time.Duration(i) * behind)
 				if _, err := io.WriteString(conn, status("200 OK", "{}")); err != nil {
 					t.Error(err)
 				}
-				time.Sleep(behind)
 			}
+			close(doubled)
 		}))
 		defer server.Close()
 		p := newTestProcessor(t, server.URL, patient)
@@ -733,7 +735,8 @@ func TestDoubledAnswerOverTLSIsNotTheNextOnes(t *testing.T) {
 		if got := p.paySome(); got.outcome != outcomePaid {
 			t.Fatalf("the first: %s (%s)", got.outcome, got.detail)
 		}
-		time.Sleep(2*behind + 10*time.Millisecond)
+		<-doubled
+		time.Sleep(10 * time.Millisecond) // until it has arrived
 		if got := p.paySome(); got.outcome != outcomeRefused {
 			t.Errorf("the second, refused by its processor, is %s (%s)", got.outcome, got.detail)
 		}

@@ -92,7 +92,9 @@ func (j *journal) recover() (found, error) {
 			continue
 		}
 		seg.ids = newIDIndex()
-		seg.soil() // the process before may have died before it had synced
+		if j.durable {
+			seg.soilAll() // the process before may have died before it had synced, or after it could not
+		}
 		j.addSegment(seg)
 		unsettled = append(unsettled, seg)
 	}

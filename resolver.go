@@ -26,8 +26,8 @@ type resolver struct {
 	pins     pinHeap
 	out      map[*watched]struct{} // attempts that are out
 	kicked   chan struct{}         // capacity 1: an attempt is out, or a pin is due earlier than thought
-	doubts   []doubt               // about in the order in which they are due
-	lookUps  chan struct{}         // a token for each look-up or repeated send that may run at once
+	doubts   doubtHeap
+	lookUps  chan struct{} // a token for each look-up or repeated send that may run at once
 	attempts sync.WaitGroup
 }
 
@@ -51,7 +51,7 @@ type pin struct {
 	sendFirst bool
 }
 
-// doubt is a payment that may be paid, or on its way, without a trace of it here.
+// doubt is a payment that may be paid, or on its way, without a trace of it here, or with a wrong one.
 type doubt struct {
 	ref   ref
 	out   bool      // its slot says where it was sent, but that may be neither the last word nor true
@@ -133,7 +133,7 @@ func (r *resolver) lookInto(out bool, refs []ref) {
 	defer r.mu.Unlock()
 	now := time.Now()
 	for _, one := range refs {
-		r.doubts = append(r.doubts, doubt{ref: one, out: out, since: now, due: now})
+		heap.Push(&r.doubts, doubt{ref: one, out: out, since: now, due: now})
 	}
 	r.kick()
 }
@@ -196,8 +196,7 @@ func (r *resolver) step() (wait time.Duration, ok bool) {
 		r.attempts.Go(func() { r.try(p); r.end() })
 	}
 	for len(r.doubts) > 0 && !r.doubts[0].due.After(now) && r.begin() {
-		d := r.doubts[0]
-		r.doubts = r.doubts[1:]
+		d := heap.Pop(&r.doubts).(doubt)
 		r.attempts.Go(func() { r.settleDoubt(d); r.end() })
 	}
 	for w := range r.out {
@@ -349,14 +348,14 @@ func (r *resolver) settleDoubt(d doubt) {
 	case answered && !asked.Before(certain):
 		r.endDoubt(d, v)
 		return
-	case answered:
+	case absent[onDefault] && absent[onFallback]:
 		d.due = certain
 	default:
 		d.due = time.Now().Add(doubtRetry)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.doubts = append(r.doubts, d)
+	heap.Push(&r.doubts, d)
 	r.kick()
 }
 
@@ -391,4 +390,17 @@ func (h *pinHeap) Pop() any {
 	p := old[len(old)-1]
 	*h = old[:len(old)-1]
 	return p
+}
+
+type doubtHeap []doubt
+
+func (h doubtHeap) Len() int           { return len(h) }
+func (h doubtHeap) Less(i, k int) bool { return h[i].due.Before(h[k].due) }
+func (h doubtHeap) Swap(i, k int)      { h[i], h[k] = h[k], h[i] }
+func (h *doubtHeap) Push(x any)        { *h = append(*h, x.(doubt)) }
+func (h *doubtHeap) Pop() any {
+	old := *h
+	d := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return d
 }

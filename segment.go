@@ -275,12 +275,17 @@ func (s *segment) toDisk() error {
 	if err == nil {
 		return nil
 	}
+	s.soilAll()
+	return fmt.Errorf("cannot sync %s: %w", s.path, err)
+}
+
+// soilAll has the next sync write every page, also those that the kernel takes for clean.
+func (s *segment) soilAll() {
 	s.head.finalSince.v.Add(0)
 	for i := 0; i < len(s.slots); i += slotsInPage {
 		s.slots[i].word.Add(0)
 	}
 	s.soil()
-	return fmt.Errorf("cannot sync %s: %w", s.path, err)
 }
 
 func syncDir(dir string) error {
