@@ -81,7 +81,7 @@ func FuzzSummaryQuery(f *testing.F) {
 	}
 	l, _ := openTestLedger(f, f.TempDir())
 	f.Cleanup(func() { l.close() })
-	s := (&server{ledger: l, store: emptySummary{}, settler: &settler{}, metrics: newMetrics(), queries: newLane(4, time.Second), log: quietLog()}).routes()
+	s := (&server{ledger: l, store: emptySummary{}, settler: &settler{}, metrics: newMetrics(), lookUps: newLane(4, time.Second), queries: newLane(4, time.Second), log: quietLog()}).routes()
 	f.Fuzz(func(t *testing.T, query string) {
 		var ctx fasthttp.RequestCtx
 		ctx.Request.SetRequestURI("/payments-summary")

@@ -31,7 +31,7 @@ func wholeServer(t testing.TB) (*server, *ledger, *dispatcher) {
 	d := newDispatcher(4, 1<<17, time.Millisecond)
 	var alone *bus
 	return &server{ledger: l, dispatcher: d, finder: &finder{ledger: l, store: knowsNothing{}, bus: alone}, store: emptySummary{}, settler: &settler{},
-		metrics: newMetrics(), queries: newLane(4, patient), log: quietLog()}, l, d
+		metrics: newMetrics(), lookUps: newLane(4, patient), queries: newLane(4, patient), log: quietLog()}, l, d
 }
 
 // serveHostile serves over real sockets, with limits that a test need not wait for.

@@ -120,6 +120,26 @@ func TestRejectedPaymentIsQueuedAgain(t *testing.T) {
 	}
 }
 
+// TestPaymentQueuedAgainIsLookedUpFirst: it was queued again before, and paid, and the power went: its slot reads rejected once more.
+func TestPaymentQueuedAgainIsLookedUpFirst(t *testing.T) {
+	w, id := newTestWorld(t), nthID(1)
+	w.def.behave(answering(http.StatusBadRequest))
+	g := w.start(t)
+	g.accepted(id, "1.00")
+	g.becomes(id, "rejected")
+	eventually(t, "it is settled as rejected", func() bool { return g.ledger.pending.Load() == 0 })
+	w.def.behave(nil)
+	w.fall.books(id)
+	attempts := w.def.attempts(id.String())
+	if _, err := g.operator.requeue(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	g.becomes(id, "settled fallback")
+	if n := w.def.attempts(id.String()) - attempts + w.fall.attempts(id.String()); n != 0 {
+		t.Errorf("%d attempts for what is paid", n)
+	}
+}
+
 // TestRejectedPaymentsAreListed with what an operator has to know before one is queued again: where and when it was sent last. Those that
 // a purge has forgotten, or that are not rejected, are not there.
 func TestRejectedPaymentsAreListed(t *testing.T) {

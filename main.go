@@ -208,7 +208,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 
 	finder := &finder{ledger: g.ledger, store: g.store, bus: g.bus}
 	s := &server{ledger: g.ledger, dispatcher: g.dispatcher, finder: finder, store: g.store, settler: g.settler, metrics: g.metrics,
-		allowPurge: c.allowPurge, queries: newLane(querySeats, queryTimeout), log: log}
+		allowPurge: c.allowPurge, lookUps: newLane(querySeats, queryTimeout), queries: newLane(querySeats, queryTimeout), log: log}
 	g.server = s.routes()
 	g.ready = &readiness{ledger: g.ledger}
 	g.operator = &operator{ledger: g.ledger, settler: g.settler, resolver: g.resolver, feeder: g.feeder,

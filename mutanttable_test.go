@@ -110,6 +110,29 @@ var mutants = []mutant{
 `}},
 	},
 	{
+		name: "lets what waits go more slowly than payments arrive",
+		file: "pace.go", tests: "TestPaceIsAboveTheArrivals",
+		edits: []edit{{`	c.perSecond = max(c.perSecond, slowestPace(rate))
+`, `	c.perSecond = max(c.perSecond, firstPace)
+`}},
+	},
+	{
+		name: "has summaries wait behind look-ups of single payments",
+		file: "server.go", tests: "TestSummariesDoNotWaitBehindLookUps",
+		edits: []edit{{`s.queries.serve(s.getSummary)`, `s.lookUps.serve(s.getSummary)`}},
+	},
+	{
+		name: "waits for the other processor where fees are equal",
+		file: "policy.go", tests: "TestPolicyWaitsForNothingWhereFeesAreEqual",
+		edits: []edit{{`		p.patience = 0 // there is nothing to wait for
+`, ``}},
+	},
+	{
+		name: "sends what was queued again by hand without asking",
+		file: "operator.go", tests: "TestPaymentQueuedAgainIsLookedUpFirst",
+		edits: []edit{{`	o.resolver.doubt(r) // it may`, `	o.feeder.add(r) // it may`}},
+	},
+	{
 		name: "sends a payment whose outcome is unknown to the other processor",
 		file: "worker.go", model: true, tests: "TestTimeoutStaysWithItsProcessor",
 		edits: []edit{{`			if v, ok = p.ledger.pinned(v); ok {

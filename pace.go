@@ -24,8 +24,11 @@ const (
 )
 
 func (c *pace) start(now time.Time, rate int64) {
-	*c = pace{on: true, perSecond: max(firstPace, 2*float64(rate)), nextAt: now, judgedAt: now}
+	*c = pace{on: true, perSecond: slowestPace(rate), nextAt: now, judgedAt: now}
 }
+
+// slowestPace is above the rate of arrivals, or what waits would never be fewer.
+func slowestPace(rate int64) float64 { return max(firstPace, 2*float64(rate)) }
 
 // holds says that nobody may be let go yet.
 func (c *pace) holds(now time.Time) bool {
@@ -45,8 +48,8 @@ func (c *pace) spend(now time.Time, left int) {
 	c.nextAt = later(c.nextAt, now.Add(-max(paceSlack, paceSlackPayments*each))).Add(each)
 }
 
-// judge learns from how late a timer was.
-func (c *pace) judge(now time.Time, late time.Duration) {
+// judge learns from how late a timer was, while so many payments arrive in a second.
+func (c *pace) judge(now time.Time, late time.Duration, rate int64) {
 	c.late = max(c.late, late)
 	if !c.on || now.Sub(c.judgedAt) < paceStep {
 		return
@@ -55,7 +58,8 @@ func (c *pace) judge(now time.Time, late time.Duration) {
 	case c.late < paceInTime && c.bound:
 		c.perSecond *= paceGrowth
 	case c.late > paceLate:
-		c.perSecond = max(firstPace, c.perSecond/2)
+		c.perSecond /= 2
 	}
+	c.perSecond = max(c.perSecond, slowestPace(rate))
 	c.judgedAt, c.late, c.bound = now, 0, false
 }

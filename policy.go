@@ -91,8 +91,11 @@ func newPolicy(patience time.Duration, fees [processors]ppm, limit int, c *clock
 	p := &policy{patience: patience, limit: limit, clock: c, log: log, stagger: rand.Float64(), cheap: onDefault, dear: onFallback, peers: func() int { return 1 },
 		backlog: func() int { return 0 }, arrivals: func() int64 { return 0 }, publish: func(finding) {}, reopened: func(processorID) {},
 		timed: func(processorID, standing, time.Duration) {}}
-	if fees[onFallback] < fees[onDefault] {
+	switch {
+	case fees[onFallback] < fees[onDefault]:
 		p.cheap, p.dear = onFallback, onDefault
+	case fees[onFallback] == fees[onDefault]:
+		p.patience = 0 // there is nothing to wait for
 	}
 	for i := range p.state {
 		p.state[i] = processorState{open: true, probeGap: firstProbeGap}
@@ -287,7 +290,7 @@ func (p *policy) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	p.pace.judge(now, now.Sub(due))
+	p.pace.judge(now, now.Sub(due), p.perSecond(now))
 	p.grant()
 }
 
@@ -344,7 +347,7 @@ func (p *policy) observe(pm permit, o outcome, took time.Duration) {
 		case s.open:
 			p.close(pm.processor, now, o.String())
 		case pm.probe:
-			s.probeGap = s.probeGap * probeGrowth / 2
+			s.probeGap = s.nextGap()
 			p.tell(pm.processor, now, true)
 		}
 	case outcomeUnknown:

@@ -88,6 +88,48 @@ func TestPolicyFollowsTheFees(t *testing.T) {
 	}
 }
 
+func TestPolicyWaitsForNothingWhereFeesAreEqual(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPolicy(time.Hour, [processors]ppm{50_000, 50_000}, 10, newClock(), quietLog())
+		defer p.stop()
+		refuseOne(p, onDefault)
+		noProbes(p, onDefault)
+		var a asker
+		go a.ask(t.Context(), p)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if g := a.granted(); len(g) != 1 || g[0].processor != onFallback {
+			t.Errorf("%+v", g)
+		}
+	})
+}
+
+// TestPaceIsAboveTheArrivals: whatever its timer says, or what waits would never be fewer.
+func TestPaceIsAboveTheArrivals(t *testing.T) {
+	const arrivals = 1000
+	for _, late := range []time.Duration{0, (paceInTime + paceLate) / 2, time.Second} {
+		now := time.Now()
+		var c pace
+		c.start(now, 0)
+		for range 10 {
+			now = now.Add(paceStep)
+			c.judge(now, late, arrivals)
+		}
+		if c.perSecond < 2*arrivals {
+			t.Errorf("with a timer that is %s late it is %.0f a second, and %d arrive", late, c.perSecond, arrivals)
+		}
+	}
+}
+
+func TestGapBetweenProbesStopsGrowing(t *testing.T) {
+	s := processorState{probeGap: firstProbeGap}
+	for range 1000 {
+		if s.heardProbe(time.Now()); s.probeGap <= 0 || s.probeGap > lastDearGap {
+			t.Fatalf("it is %s", s.probeGap)
+		}
+	}
+}
+
 func TestPolicyHoldsForItsPatienceThenGoesToTheDearer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPolicy(10*time.Second, 10)

@@ -182,7 +182,13 @@ func (s *processorState) probeHinted() bool { return s.probeGap == 0 }
 // heardProbe notes that another instance has probed, and nothing is new.
 func (s *processorState) heardProbe(now time.Time) {
 	s.heardAt = now
-	s.probeGap = max(s.probeGap, firstProbeGap) * probeGrowth / 2
+	s.probeGap = max(s.probeGap, firstProbeGap)
+	s.probeGap = s.nextGap()
+}
+
+// nextGap is what the gap between probes grows to. It is never used beyond lastDearGap.
+func (s *processorState) nextGap() time.Duration {
+	return min(s.probeGap*probeGrowth/2, lastDearGap)
 }
 
 // everyNth is how far apart probes are if each nth payment is one.

@@ -14,8 +14,9 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// server is what clients call. Intake (POST /payments) waits for nothing but the journal. Queries go through a lane of their
-// own with bounded seats, since they wait for Redis: however many wait there, intake does not notice.
+// server is what clients call. Intake (POST /payments) waits for nothing but the journal. Queries go through lanes of their
+// own with bounded seats, since they wait for Redis: however many wait there, intake does not notice. Those for one payment may wait for other
+// instances, too, and summaries do not wait behind them.
 type server struct {
 	ledger     *ledger
 	dispatcher *dispatcher
@@ -26,13 +27,14 @@ type server struct {
 	settler    *settler
 	metrics    *metrics
 	allowPurge bool
-	queries    *lane
+	lookUps    *lane // GET /payments/{id}
+	queries    *lane // all others
 	log        *slog.Logger
 }
 
 const (
 	maxBody = 4 << 10
-	// Queries: so many at once, and so long at most for one, from the wait for its seat to its answer.
+	// Queries: so many at once in each lane, and so long at most for one, from the wait for its seat to its answer.
 	querySeats   = 32
 	queryTimeout = 3 * time.Second
 	retrySeconds = 1
@@ -57,7 +59,7 @@ func (s *server) routes() *fasthttp.Server {
 	r.RedirectFixedPath = false
 	r.HandleOPTIONS = false
 	r.POST("/payments", s.postPayment)
-	r.GET("/payments/{id}", s.queries.serve(s.getPayment))
+	r.GET("/payments/{id}", s.lookUps.serve(s.getPayment))
 	r.GET("/payments-summary", s.queries.serve(s.getSummary))
 	r.POST("/purge-payments", s.queries.serve(s.postPurge))
 	r.NotFound = func(ctx *fasthttp.RequestCtx) { refuse(ctx, notFound("there is nothing at this path")) }

@@ -98,7 +98,7 @@ func intakeOnly(t testing.TB, room int) (*fasthttp.Server, *ledger, *dispatcher)
 	l, _ := openTestLedger(t, t.TempDir())
 	t.Cleanup(func() { l.close() })
 	d := newDispatcher(4, room, time.Millisecond)
-	s := &server{ledger: l, dispatcher: d, metrics: newMetrics(), queries: newLane(1, time.Second), log: quietLog()}
+	s := &server{ledger: l, dispatcher: d, metrics: newMetrics(), lookUps: newLane(1, time.Second), queries: newLane(1, time.Second), log: quietLog()}
 	return s.routes(), l, d
 }
 
@@ -133,6 +133,21 @@ func TestIntakeAllocatesNothingFromBytesToBytes(t *testing.T) {
 	}
 	if least > (many-few)/1000 {
 		t.Errorf("%d allocations for %d payments", least, many-few)
+	}
+}
+
+// TestSummariesDoNotWaitBehindLookUps: a look-up waits for all its time where another instance does not answer.
+func TestSummariesDoNotWaitBehindLookUps(t *testing.T) {
+	l, _ := openTestLedger(t, t.TempDir())
+	defer l.close()
+	s := &server{ledger: l, store: emptySummary{}, settler: &settler{}, metrics: newMetrics(), lookUps: newLane(0, time.Millisecond), queries: newLane(1, patient), log: quietLog()}
+	handler := s.routes().Handler
+	for path, want := range map[string]int{"/payments/" + nthID(1).String(): 503, "/payments-summary": 200} {
+		var ctx fasthttp.RequestCtx
+		ctx.Request.SetRequestURI(path)
+		if handler(&ctx); ctx.Response.StatusCode() != want {
+			t.Errorf("%s: %d, want %d", path, ctx.Response.StatusCode(), want)
+		}
 	}
 }
 
@@ -208,7 +223,7 @@ func BenchmarkWake(b *testing.B) {
 	b.Run("galo", func(b *testing.B) {
 		_, l, _ := intakeOnly(b, 1<<17)
 		d := newDispatcher(1, 1<<17, 0)
-		s := (&server{ledger: l, dispatcher: d, metrics: newMetrics(), queries: newLane(1, time.Second), log: quietLog()}).routes()
+		s := (&server{ledger: l, dispatcher: d, metrics: newMetrics(), lookUps: newLane(1, time.Second), queries: newLane(1, time.Second), log: quietLog()}).routes()
 		begun, took := make(chan time.Time, 1), make([]time.Duration, 0, b.N)
 		ctx, cancel := context.WithCancel(b.Context())
 		var worker sync.WaitGroup
