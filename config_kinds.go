@@ -359,9 +359,15 @@ func aRedisURL(field func(*config) *secretURL) valueKind {
 				return validSocketPath(file) && !strings.Contains(file, "@") // there is no place for a password
 			}
 			u, ok := parseURL(value, "redis", "rediss")
-			return ok && (u.Path == "" || u.Path == "/" || onlyOf(u.Path[1:], "0123456789"))
+			return ok && (u.Path == "" || u.Path == "/" || validDatabase(u.Path[1:]))
 		},
 	}
+}
+
+// validDatabase allows the number of one of Redis's databases.
+func validDatabase(number string) bool {
+	_, err := strconv.ParseUint(number, 10, 31)
+	return err == nil
 }
 
 // aNATSURL allows one server of a cluster or several.
@@ -384,7 +390,7 @@ func aNATSURL(field func(*config) *secretURL) valueKind {
 // parseURL reads a URL with one of the schemes, a host, and neither query nor fragment.
 func parseURL(value string, schemes ...string) (*url.URL, bool) {
 	u, err := url.Parse(value)
-	if err != nil || !validHostPort(u.Host) || u.RawQuery != "" || u.ForceQuery || strings.Contains(value, "#") {
+	if err != nil || !validHostPort(u.Host) || u.Port() != "" && strings.Trim(u.Port(), "0") == "" || u.RawQuery != "" || u.ForceQuery || strings.Contains(value, "#") {
 		return nil, false
 	}
 	for _, scheme := range schemes {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -195,13 +196,13 @@ func TestSettingThatCannotBeRightIsNamedInOneLine(t *testing.T) {
 	f(address, "ADMIN_LISTEN", "off")
 	const httpOnly = "an http or https URL with a host, and without user, query and fragment"
 	f(httpOnly, "PROCESSOR_DEFAULT_URL", "nonsense", "localhost:8001", "ftp://a", "http://", "http:///x", "http://:80", "http:a",
-		"http://a?b", "http://a?", "http://a#b", "http://a#", "http://a:x", "http://a:99999", "http://a b", "http://a\n", "//a", "%")
+		"http://a?b", "http://a?", "http://a#b", "http://a#", "http://a:x", "http://a:99999", "http://a:0", "http://a b", "http://a\n", "//a", "%")
 	f(httpOnly, "PROCESSOR_FALLBACK_URL", "x")
 	const redis = "a URL such as redis://:password@host:6379/0 or rediss://host, or unix:/path.sock"
-	f(redis, "REDIS_URL", "localhost", "localhost:6379", "http://redis", "redis://redis/db", "redis://redis/0/1",
+	f(redis, "REDIS_URL", "localhost", "localhost:6379", "http://redis", "redis://redis/db", "redis://redis/0/1", "redis://redis:0", "redis://redis/99999999999999999999",
 		"unix:", "unix:/", "unix:redis.sock", "unix:/"+strings.Repeat("x", 107))
 	const nats = "a URL such as nats://user:password@host:4222 or tls://host, or several with commas between"
-	f(nats, "NATS_URL", "localhost:4222", "http://nats", "nats://nats/x", "nats://a,http://b", "nats://a,b")
+	f(nats, "NATS_URL", "localhost:4222", "http://nats", "nats://nats/x", "nats://a,http://b", "nats://a,b", "nats://a:00")
 }
 
 // passwordSpellings are values that hold the word "hunter2" in every place where a password has been seen.
@@ -317,4 +318,23 @@ func TestFeesAreTheirDecimals(t *testing.T) {
 			t.Fatalf("got %d, %v, want %d", c.processorFee[onDefault], err, want)
 		}
 	})
+}
+
+// TestAddressInUseNamesItsSetting: there are two, and an operator has to know which one to change.
+func TestAddressInUseNamesItsSetting(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	taken, free := listenAddress{network: "tcp", address: ln.Addr().String()}, listenAddress{network: "tcp", address: "127.0.0.1:0"}
+	for want, c := range map[string]config{
+		"LISTEN: ":       {listen: taken, adminListen: free},
+		"ADMIN_LISTEN: ": {listen: free, adminListen: taken},
+	} {
+		g := &galo{log: quietLog()}
+		if err := g.listen(c); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want it to begin with %q", err, want)
+		}
+	}
 }

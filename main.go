@@ -226,7 +226,7 @@ func build(c config, log *slog.Logger) (*galo, error) {
 func (g *galo) listen(c config) error {
 	ln, err := listen(c.listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("LISTEN: %w", err)
 	}
 	g.door = newSteadfastListener(ln, g.log)
 	g.doors = append(g.doors, g.door)
@@ -236,7 +236,7 @@ func (g *galo) listen(c config) error {
 	}
 	adminLn, err := listen(c.adminListen)
 	if err != nil {
-		return errors.Join(err, ln.Close())
+		return errors.Join(fmt.Errorf("ADMIN_LISTEN: %w", err), ln.Close())
 	}
 	g.doors = append(g.doors, adminLn)
 	g.listeners = append(g.listeners, func() error { return g.admin.http.Serve(adminLn) })
