@@ -30,7 +30,7 @@ const (
 
 func (h holds) String() string {
 	return [holdsCount]string{
-		"every payment that got a 202 is paid or rejected",
+		"every payment that got a 202 is paid",
 		"none is paid twice, at one processor or at both",
 		"none is paid with another amount",
 		"none is paid that was refused, or never sent",
@@ -59,7 +59,6 @@ type faultVerdict struct {
 	Refused    int64         `json:"refused"`
 	Unanswered int64         `json:"unanswered"`
 	Retried    int64         `json:"retried"`
-	Rejected   int           `json:"rejected"`
 	Statuses   map[int]int64 `json:"statuses"`
 
 	Faults    int            `json:"faults"`
@@ -108,8 +107,6 @@ func (v *faultVerdict) befell(kind string) {
 }
 
 func (v *faultVerdict) drained(took time.Duration) { v.Longest = max(v.Longest, took.Seconds()) }
-
-func (v *faultVerdict) rejected(n int) { v.Rejected = n }
 
 // addLoad adds one round's load; strange are the answers that no client may get, by status.
 func (v *faultVerdict) addLoad(l *load, c checkCounts, strange map[int]int) {
@@ -168,8 +165,8 @@ func (v *faultVerdict) print(w io.Writer) {
 		word = "NOT EVERYTHING HOLDS"
 	}
 	line("verdict", "%s: seed %d, %.0f s of load, %.0f s with checks", word, v.Seed, v.Load, v.Seconds)
-	line("payments", "%d ids, posted %d times: %d answered 202, %d otherwise%s, %d not at all; %d further tries; %d rejected",
-		v.Payments, v.Posted, v.Accepted, v.Refused, (&verdict{Statuses: v.Statuses}).notAccepted(), v.Unanswered, v.Retried, v.Rejected)
+	line("payments", "%d ids, posted %d times: %d answered 202, %d otherwise%s, %d not at all; %d further tries",
+		v.Payments, v.Posted, v.Accepted, v.Refused, (&verdict{Statuses: v.Statuses}).notAccepted(), v.Unanswered, v.Retried)
 	var kinds []string
 	for _, kind := range slices.Sorted(maps.Keys(v.ByKind)) {
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, v.ByKind[kind]))

@@ -72,8 +72,9 @@ func (s *seeker) try(ctx context.Context, r *stackRun, factor float64) (err erro
 	if err != nil && clean {
 		return err
 	}
-	a := attempt{Rate: float64(len(one.storm.shots())) / one.storm.length.Seconds(), Side: did}
-	a.Held = clean && time.Duration(did.Latency.P99)*time.Microsecond < r.settings.highest
+	sent := len(one.storm.shots())
+	a := attempt{Rate: float64(sent) / one.storm.length.Seconds(), Side: did}
+	a.Held = clean && did.Accepted == int64(sent) && time.Duration(did.Latency.P99)*time.Microsecond < r.settings.highest
 	r.screen.say("%s, %.0f a second: p99 %s, held %t", s.name, a.Rate, ms(did.Latency.P99), a.Held)
 	s.all = append(s.all, a)
 	s.judge(factor, a.Held)

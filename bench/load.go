@@ -116,6 +116,7 @@ func (l *load) send(ctx context.Context, i int, due time.Time) {
 		}
 		if l.once || try == len(retryAfter) || ctx.Err() != nil {
 			l.unanswered.Add(1)
+			l.latency.add(time.Since(due)) // at least so long
 			if l.odd != nil {
 				l.odd(due, 0, err)
 			}

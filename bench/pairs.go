@@ -50,6 +50,9 @@ func (r *stackRun) pairs(ctx context.Context) (err error) {
 				return err
 			}
 		}
+		if sent := int64(len(r.storm.shots())); p.Baseline.Accepted < sent { // galo's stack would not be clean
+			return fmt.Errorf("cannot compare: the baseline accepted %d of %d payments", p.Baseline.Accepted, sent)
+		}
 		all = append(all, p)
 	}
 	r.printPairs(all)

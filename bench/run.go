@@ -84,7 +84,8 @@ func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminCl
 	defer calm()
 	var stormParts sync.WaitGroup
 	kills := 0
-	stormParts.Go(func() { r.turnStages(whileItRuns) })
+	var unturned error
+	stormParts.Go(func() { unturned = r.turnStages(whileItRuns) })
 	if opts.disturb != nil {
 		stormParts.Go(func() {
 			kills = opts.disturb(whileItRuns, r.start, s.length)
@@ -99,9 +100,12 @@ func runStorm(ctx context.Context, d *door, s storm, admins [processors]*adminCl
 	if ctx.Err() != nil {
 		return verdict{}, fmt.Errorf("cannot finish storm: %w", context.Cause(ctx))
 	}
+	if unturned != nil {
+		return verdict{}, unturned
+	}
 
 	lasted := min(time.Since(r.start), s.length)
-	v := verdict{Storm: s.name, Seed: s.seed, Seconds: lasted.Seconds(), Kills: kills}
+	v := verdict{Storm: s.name, Seed: s.seed, Seconds: lasted.Seconds(), Kills: kills, Harmed: r.check.faults, Untimed: opts.untimed > 0}
 	paid, err := r.drain(ctx, &v)
 	if err != nil {
 		return verdict{}, err
@@ -165,19 +169,20 @@ func (r *stormRun) sayOdd(due time.Time, status int, err error) {
 	r.opts.screen.say("%5.1f s  a payment was not accepted: %s", due.Sub(r.start).Seconds(), what)
 }
 
-// turnStages makes the processors what the table says, each stage at its moment.
-func (r *stormRun) turnStages(ctx context.Context) {
+// turnStages makes the processors what the table says, each stage at its moment. Without one of them it was another storm.
+func (r *stormRun) turnStages(ctx context.Context) error {
 	for _, st := range r.storm.stages {
 		if !sleepUntil(ctx, r.start.Add(st.from)) {
-			return
+			return nil
 		}
 		for p, a := range r.admins {
 			if err := a.enter(ctx, st.delay[p], st.failing[p]); err != nil && ctx.Err() == nil {
-				r.opts.screen.say("stage at %v: %v", st.from, err)
+				return fmt.Errorf("cannot begin the stage at %v: %w", st.from, err)
 			}
 		}
 		r.opts.screen.say("%5.1f s  %v", st.from.Seconds(), st)
 	}
+	return nil
 }
 
 // drain waits until everything that was accepted is paid, or until the time for it is over.
@@ -241,6 +246,20 @@ func (r *stormRun) findings(paid [processors][]written) findings {
 	return judge(r.load.shots[:n], r.load.ends[:n], paid)
 }
 
+// misdated is how many payments were written under a time at which none was on its way. Windows asked for would lack them on both sides, and agree.
+func (r *stormRun) misdated(paid [processors][]written) (n int) {
+	const slack = time.Second // a clock is read, and then the time is sent
+	from, to := r.start.Add(-slack).UnixMicro(), time.Now().Add(slack).UnixMicro()
+	for _, list := range paid {
+		for _, w := range list {
+			if w.requestedAt < from || w.requestedAt > to {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // sum fills the verdict in from all parts.
 func (r *stormRun) sum(ctx context.Context, v *verdict, paid [processors][]written) error {
 	l := r.load
@@ -253,6 +272,7 @@ func (r *stormRun) sum(ctx context.Context, v *verdict, paid [processors][]writt
 		}
 	}
 	f := r.findings(paid)
+	v.Misdated = r.misdated(paid)
 	v.Lost, v.Twice, v.Uninvited, v.Strange, v.Altered = len(f.lost), len(f.twice), len(f.uninvited), len(f.strange), len(f.altered)
 	if v.Lost+v.Twice+v.Uninvited+v.Strange+v.Altered > 0 {
 		r.opts.screen.say("some of them: lost %v, twice %v, paid though refused %v, never sent %v, another amount %v",

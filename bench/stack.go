@@ -353,6 +353,15 @@ func (r *stackRun) crashes(ctx context.Context, p project, all []container, v *v
 	return nil
 }
 
+// stillTheFirst is an error if a container has ended by itself since it was started. To start it through Docker would forget that.
+func (r *stackRun) stillTheFirst(ctx context.Context, c container) error {
+	state, err := r.engine.state(ctx, c)
+	if err == nil && state.RestartCount > 0 {
+		err = fmt.Errorf("%s ended by itself, and was restarted %d times", c.service, state.RestartCount)
+	}
+	return err
+}
+
 // saveLogs keeps what the containers have said, since they are removed.
 func (r *stackRun) saveLogs(ctx context.Context, p project) error {
 	f, err := os.CreateTemp("", "galo-stack-*.log")
@@ -392,7 +401,10 @@ func (k *killing) disturb(ctx context.Context, start time.Time, length time.Dura
 		}
 		c := k.victims[rng.IntN(len(k.victims))]
 		killed := time.Now()
-		err := k.run.engine.kill(ctx, c)
+		err := k.run.stillTheFirst(ctx, c)
+		if err == nil {
+			err = k.run.engine.kill(ctx, c)
+		}
 		if err == nil {
 			err = k.run.engine.awaitEnd(ctx, c)
 		}

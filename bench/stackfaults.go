@@ -163,7 +163,7 @@ func (f *stackFaults) kill(ctx context.Context, service string) (container, erro
 	if err != nil {
 		return c, err
 	}
-	if err := f.run.engine.kill(ctx, c); err != nil {
+	if err := errors.Join(f.run.stillTheFirst(ctx, c), f.run.engine.kill(ctx, c)); err != nil {
 		return c, err
 	}
 	return c, f.run.engine.awaitEnd(ctx, c)
@@ -192,7 +192,7 @@ func (f *stackFaults) rollingRestart(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := f.project.compose(ctx, "stop", service); err != nil {
+		if err := errors.Join(f.run.stillTheFirst(ctx, c), f.project.compose(ctx, "stop", service)); err != nil {
 			return err
 		}
 		state, err := f.run.engine.state(ctx, c)

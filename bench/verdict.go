@@ -76,6 +76,7 @@ type verdict struct {
 	Uninvited int `json:"uninvited"`
 	Strange   int `json:"strange"`
 	Altered   int `json:"altered"`
+	Misdated  int `json:"misdated"` // written with a requestedAt that was not while the storm ran
 
 	Checks checkCounts `json:"checks"`
 	Final  finalCounts `json:"final"`
@@ -94,6 +95,8 @@ type verdict struct {
 
 	Outage *outageReport `json:"outage,omitempty"` // nil unless the storm is about one
 
+	Harmed  bool     `json:"harmed"`  // parts of it were killed, or answers were lost: it may turn clients away for a moment
+	Untimed bool     `json:"untimed"` // the machine was too busy to hold anybody to a time
 	Kills   int      `json:"kills"`
 	Crashes []string `json:"crashes,omitempty"` // instances that ended though nobody killed them
 }
@@ -110,10 +113,14 @@ func (v *verdict) disagreements() int {
 	return v.Checks.Disagreed + v.Final.WindowsBad + v.Final.RecordsBad + v.Final.Unanswered
 }
 
-// clean is what the exit status says.
+// clean is what the exit status says. A galo that accepts nothing, or never gives a summary, does nothing wrong by the figures above: it is not
+// clean for that. Where nothing was done to it, every payment is accepted and every summary given.
 func (v *verdict) clean() bool {
+	compared := v.Checks.Agreed > 0 || v.Checks.Unavailable+v.Checks.Unasked == 0
+	served := v.Accepted > 0 && (v.Harmed || v.Refused+v.Unanswered == 0)
 	return v.Lost == 0 && v.Twice == 0 && v.disagreements() == 0 &&
-		v.Uninvited == 0 && v.Strange == 0 && v.Altered == 0 && len(v.Crashes) == 0 && v.Sent > 0
+		v.Uninvited == 0 && v.Strange == 0 && v.Altered == 0 && v.Misdated == 0 && len(v.Crashes) == 0 && served && compared &&
+		(v.Untimed || v.tooSoon() == 0)
 }
 
 // tooSoon is how many health calls came closer together than one a window.
@@ -177,8 +184,9 @@ func (v *verdict) print(w io.Writer) {
 	if n := v.Checks.Unavailable + v.Checks.Unasked; n > 0 {
 		line("", "%d checks found no summary to compare (galo away or rebuilding: %d)", n, v.Checks.Unavailable)
 	}
-	if v.Uninvited+v.Strange+v.Altered > 0 {
-		line("foul", "%d paid though refused, %d paid and never sent, %d paid with another amount", v.Uninvited, v.Strange, v.Altered)
+	if v.Uninvited+v.Strange+v.Altered+v.Misdated > 0 {
+		line("foul", "%d paid though refused, %d paid and never sent, %d paid with another amount, %d under a time that was not during the storm",
+			v.Uninvited, v.Strange, v.Altered, v.Misdated)
 	}
 	line("lag", "%d at the end of the storm, %d after %.1f s", v.LagAtEnd, v.LagAfterDrain, v.DrainSeconds)
 	v.printMoney(line)

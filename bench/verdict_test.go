@@ -97,9 +97,14 @@ func TestVerdictIsCleanOnlyWithoutAnyFinding(t *testing.T) {
 		"record":                func(v *verdict) { v.Final.RecordsBad = 1 },
 		"never answered":        func(v *verdict) { v.Final.Unanswered = 1 },
 		"crash":                 func(v *verdict) { v.Crashes = []string{"galo-1 ended by itself"} },
-		"nothing sent":          func(v *verdict) { v.Sent = 0 },
+		"nothing accepted":      func(v *verdict) { v.Accepted, v.Harmed = 0, true },
+		"one turned away":       func(v *verdict) { v.Refused = 1 },
+		"one never answered":    func(v *verdict) { v.Unanswered = 1 },
+		"never a summary":       func(v *verdict) { v.Checks.Unavailable = 3 },
+		"under another time":    func(v *verdict) { v.Misdated = 1 },
+		"health limit":          func(v *verdict) { v.Processor[onFallback].TooSoon = 1 },
 	} {
-		v := verdict{Sent: 1}
+		v := verdict{Sent: 1, Accepted: 1}
 		if !v.clean() {
 			t.Fatal("a clean verdict is not clean")
 		}
@@ -109,6 +114,11 @@ func TestVerdictIsCleanOnlyWithoutAnyFinding(t *testing.T) {
 		if v.clean() || !strings.Contains(text.String(), "NOT CLEAN") {
 			t.Errorf("%s: still clean", name)
 		}
+	}
+	harmed := verdict{Sent: 3, Accepted: 1, Refused: 1, Unanswered: 1, Harmed: true, Untimed: true, Checks: checkCounts{Agreed: 1, Unavailable: 1}}
+	harmed.Processor[onDefault].TooSoon = 1
+	if !harmed.clean() {
+		t.Error("what harm and a busy machine excuse is not clean")
 	}
 	withBreach := verdict{Sent: 1}
 	withBreach.Processor[onDefault].TooSoon = 2
