@@ -52,15 +52,7 @@ func unheard(rw http.ResponseWriter, _ fakePayment, _ func()) bool { hijacked(rw
 // on Redis, which is wiped afterwards. It is paid once and counted once.
 func TestRejectedPaymentIsQueuedAgain(t *testing.T) {
 	id := nthID(1)
-	reject := func(t *testing.T, w *testWorld) *testGalo {
-		w.def.behave(answering(http.StatusBadRequest))
-		g := w.start(t)
-		g.accepted(id, "5.00")
-		g.becomes(id, "rejected")
-		eventually(t, "it is settled as rejected", func() bool { return g.ledger.pending.Load() == 0 })
-		w.def.behave(nil)
-		return g
-	}
+	reject := func(t *testing.T, w *testWorld) *testGalo { return w.reject(t, id, "5.00") }
 	check := func(t *testing.T, w *testWorld, g *testGalo) {
 		t.Helper()
 		g.becomes(id, "settled default")
@@ -120,15 +112,22 @@ func TestRejectedPaymentIsQueuedAgain(t *testing.T) {
 	}
 }
 
-// TestPaymentQueuedAgainIsLookedUpFirst: it was queued again before, and paid, and the power went: its slot reads rejected once more.
-func TestPaymentQueuedAgainIsLookedUpFirst(t *testing.T) {
-	w, id := newTestWorld(t), nthID(1)
+// reject starts an instance whose default processor rejects this payment, and no other after that.
+func (w *testWorld) reject(t *testing.T, id paymentID, amount string) *testGalo {
+	t.Helper()
 	w.def.behave(answering(http.StatusBadRequest))
 	g := w.start(t)
-	g.accepted(id, "1.00")
+	g.accepted(id, amount)
 	g.becomes(id, "rejected")
 	eventually(t, "it is settled as rejected", func() bool { return g.ledger.pending.Load() == 0 })
 	w.def.behave(nil)
+	return g
+}
+
+// TestPaymentQueuedAgainIsLookedUpFirst: it was queued again before, and paid, and the power went: its slot reads rejected once more.
+func TestPaymentQueuedAgainIsLookedUpFirst(t *testing.T) {
+	w, id := newTestWorld(t), nthID(1)
+	g := w.reject(t, id, "1.00")
 	w.fall.books(id)
 	attempts := w.def.attempts(id.String())
 	if _, err := g.operator.requeue(t.Context(), id); err != nil {

@@ -80,7 +80,7 @@ var mutants = []mutant{
 	{
 		name: "takes the loser of a race for the winner after a start",
 		file: "recover.go", tests: "TestLoserOfARaceIsNotTakenForTheWinner",
-		edits: []edit{{`		if w.state().lost() {`, `		if false {`}},
+		edits: []edit{{`		if w.state().loser() {`, `		if false {`}},
 	},
 	{
 		name: "lets a full Redis refuse what would make room in it",

@@ -215,7 +215,7 @@ func (j *journal) scan(seg *segment, f *found) (last int) {
 		last = i
 		f.published++
 		// Of two racing requests both may read accepted: died before one was taken back. Either may have the claim, so both ask for it.
-		if w.state().lost() {
+		if w.state().loser() {
 			losers = append(losers, uint32(i))
 		} else {
 			seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))

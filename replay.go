@@ -85,7 +85,7 @@ func (s *settler) journalsIn(token lifeToken) (names []string, all bool) {
 		if j.replayedIn != token {
 			return nil, false
 		}
-		names = append(names, j.id.String())
+		names = append(names, j.name)
 	}
 	return names, true
 }

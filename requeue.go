@@ -148,7 +148,7 @@ func (j *journal) mapAgainLocked(number uint64) error {
 		s := &seg.slots[i]
 		switch w := s.load(); {
 		case w == 0 || !s.intact(w, seg.first()+uint64(i), j.seed):
-		case w.state().lost():
+		case w.state().loser():
 			losers = append(losers, uint32(i))
 		default:
 			seg.ids.insert(seg.slots, uint32(i), indexHash(&s.id))

@@ -23,10 +23,10 @@ type resolver struct {
 	log        *slog.Logger
 
 	mu       sync.Mutex
-	pins     pinHeap
+	pins     dueHeap[pin]
 	out      map[*watched]struct{} // attempts that are out
 	kicked   chan struct{}         // capacity 1: an attempt is out, or a pin is due earlier than thought
-	doubts   doubtHeap
+	doubts   dueHeap[doubt]
 	lookUps  chan struct{} // a token for each look-up or repeated send that may run at once
 	attempts sync.WaitGroup
 }
@@ -343,12 +343,13 @@ func (r *resolver) settleDoubt(d doubt) {
 		}
 	}
 	certain := d.since.Add(r.doubtGrace)
-	answered := absent[onDefault] && absent[onFallback] || d.out && absent[v.word.processor().other()]
+	both := absent[onDefault] && absent[onFallback]
+	answered := both || d.out && absent[v.word.processor().other()]
 	switch {
 	case answered && !asked.Before(certain):
 		r.endDoubt(d, v)
 		return
-	case absent[onDefault] && absent[onFallback]:
+	case both:
 		d.due = certain
 	default:
 		d.due = time.Now().Add(doubtRetry)
@@ -379,28 +380,19 @@ func (r *resolver) pinned() int {
 	return len(r.pins)
 }
 
-type pinHeap []pin
+func (p pin) dueAt() time.Time   { return p.due }
+func (d doubt) dueAt() time.Time { return d.due }
 
-func (h pinHeap) Len() int           { return len(h) }
-func (h pinHeap) Less(i, k int) bool { return h[i].due.Before(h[k].due) }
-func (h pinHeap) Swap(i, k int)      { h[i], h[k] = h[k], h[i] }
-func (h *pinHeap) Push(x any)        { *h = append(*h, x.(pin)) }
-func (h *pinHeap) Pop() any {
+// dueHeap has at its front what is due first.
+type dueHeap[T interface{ dueAt() time.Time }] []T
+
+func (h dueHeap[T]) Len() int           { return len(h) }
+func (h dueHeap[T]) Less(i, k int) bool { return h[i].dueAt().Before(h[k].dueAt()) }
+func (h dueHeap[T]) Swap(i, k int)      { h[i], h[k] = h[k], h[i] }
+func (h *dueHeap[T]) Push(x any)        { *h = append(*h, x.(T)) }
+func (h *dueHeap[T]) Pop() any {
 	old := *h
-	p := old[len(old)-1]
+	one := old[len(old)-1]
 	*h = old[:len(old)-1]
-	return p
-}
-
-type doubtHeap []doubt
-
-func (h doubtHeap) Len() int           { return len(h) }
-func (h doubtHeap) Less(i, k int) bool { return h[i].due.Before(h[k].due) }
-func (h doubtHeap) Swap(i, k int)      { h[i], h[k] = h[k], h[i] }
-func (h *doubtHeap) Push(x any)        { *h = append(*h, x.(doubt)) }
-func (h *doubtHeap) Pop() any {
-	old := *h
-	d := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return d
+	return one
 }

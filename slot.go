@@ -68,8 +68,8 @@ func (s slotState) final() bool {
 	return false
 }
 
-// lost says that the payment is another slot's.
-func (s slotState) lost() bool { return s == slotDuplicate || s == slotConflict }
+// loser says that the payment is another slot's.
+func (s slotState) loser() bool { return s == slotDuplicate || s == slotConflict }
 
 // word is the 64-bit state of a slot:
 //
